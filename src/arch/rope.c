@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * rope.c - rotary position parameters: where configs keep them, and the frequencies they mean.
+ *
+ * Old configs hold rope_theta and rope_scaling side by side, new ones one rope_parameters; the kind is
+ * called rope_type or, older, type. Precedence and defaults follow the reference (transformers 5,
+ * modeling_rope_utils): a non-empty rope_scaling wins over rope_parameters, the dictionary's rope_theta
+ * wins over the one beside it, and original_max_position_embeddings beside it wins over the dictionary's. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "arch/family.h"
+
+static const struct {
+    const char *name;
+    enum nb_rope_kind kind;
+} kinds[] = {
+    {"default", NB_ROPE_DEFAULT}, {"linear", NB_ROPE_LINEAR}, {"dynamic", NB_ROPE_DYNAMIC},
+    {"llama3", NB_ROPE_LLAMA3},   {"yarn", NB_ROPE_YARN},
+};
+
+static int bad(const char *key, const char *expected, double found, struct nb_err *err)
+{
+    return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s': expected %s, found %g", key, expected, found);
+}
+
+/* A real number above `above` (and finite); *out is left alone when the key is absent and not required. */
+static int get_above(const json_t *dict, const char *key, bool required, double above, double *out,
+                     struct nb_err *err)
+{
+    double v = above + 1;
+    const json_t *given = dict ? json_object_get(dict, key) : NULL;
+    if (!given || json_is_null(given)) {
+        if (required) return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s' is missing", key);
+        return 0;
+    }
+    int rc = nb_json_get_real(dict, key, true, &v, NB_CONFIG, err);
+    if (rc) return rc;
+    if (!(v > above && v < 1e15)) return bad(key, above > 0 ? "a number above 1" : "a positive number", v, err);
+    *out = v;
+    return 0;
+}
+
+static int find_dict(const json_t *config, const json_t **dict, struct nb_err *err)
+{
+    static const char *const places[] = {"rope_scaling", "rope_parameters"};
+    *dict = NULL;
+    for (int i = 0; i < 2; i++) {
+        const json_t *v = json_object_get(config, places[i]);
+        if (!v || json_is_null(v)) continue;
+        if (!json_is_object(v)) {
+            return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key '%s': expected an object, found %s", places[i],
+                           nb_json_type_name(v));
+        }
+        if (json_object_size(v) == 0) continue;
+        *dict = v;
+        return 0;
+    }
+    return 0;
+}
+
+static int read_kind(struct nb_rope *r, const json_t *dict, struct nb_err *err)
+{
+    const char *name = "default";
+    int rc = nb_json_get_string(dict, "type", false, &name, NB_CONFIG, err);
+    if (!rc) rc = nb_json_get_string(dict, "rope_type", false, &name, NB_CONFIG, err);
+    if (rc) return rc;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, name) == 0) {
+            r->kind = kinds[i].kind;
+            return 0;
+        }
+    }
+    return nb_fail(err, NB_E_SPEC,
+                   NB_CONFIG ": rope_type '%.40s' is not known, expected one of: default, linear, dynamic, llama3, yarn",
+                   name);
+}
+
+static int refuse_partial(const json_t *dict, struct nb_err *err)
+{
+    double share = 1;
+    if (!dict) return 0;
+    int rc = nb_json_get_real(dict, "partial_rotary_factor", false, &share, NB_CONFIG, err);
+    if (rc || share == 1) return rc;
+    return nb_fail(err, NB_E_SPEC, NB_CONFIG ": partial_rotary_factor %g is not supported, expected 1", share);
+}
+
+static int read_original_length(struct nb_arch *a, const json_t *config, const json_t *dict, struct nb_err *err)
+{
+    static const char key[] = "original_max_position_embeddings";
+    double v = (double)a->max_position;
+    int rc = get_above(dict, key, false, 0, &v, err);
+    if (!rc) rc = get_above(config, key, false, 0, &v, err);
+    if (rc) return rc;
+    if (v != floor(v) || v > 0x1p31) return bad(key, "an integer", v, err);
+    a->rope.original_max_position = (int64_t)v;
+    return 0;
+}
+
+static int read_llama3(struct nb_rope *r, const json_t *dict, struct nb_err *err)
+{
+    int rc = get_above(dict, "low_freq_factor", true, 0, &r->low_freq_factor, err);
+    if (!rc) rc = get_above(dict, "high_freq_factor", true, 0, &r->high_freq_factor, err);
+    if (!rc && r->high_freq_factor == r->low_freq_factor) {
+        rc = bad("high_freq_factor", "another value than low_freq_factor", r->high_freq_factor, err);
+    }
+    return rc;
+}
+
+/* Absent and 0 mean the default, as in the reference. */
+static int get_or_default(const json_t *dict, const char *key, double fallback, double *out, struct nb_err *err)
+{
+    *out = 0;
+    int rc = nb_json_get_real(dict, key, false, out, NB_CONFIG, err);
+    if (rc) return rc;
+    if (!(fabs(*out) < 1e15)) return bad(key, "a number of ordinary size", *out, err);
+    if (*out == 0) *out = fallback;
+    return 0;
+}
+
+static double yarn_mscale(double factor, double mscale)
+{
+    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
+
+static double yarn_scaling(const struct nb_rope *r)
+{
+    if (r->attention_factor > 0) return r->attention_factor;
+    if (r->mscale != 0 && r->mscale_all_dim != 0) {
+        return yarn_mscale(r->factor, r->mscale) / yarn_mscale(r->factor, r->mscale_all_dim);
+    }
+    return yarn_mscale(r->factor, 1);
+}
+
+static int read_yarn(struct nb_rope *r, const json_t *dict, struct nb_err *err)
+{
+    r->truncate = true;
+    int rc = get_or_default(dict, "beta_fast", 32, &r->beta_fast, err);
+    if (!rc) rc = get_or_default(dict, "beta_slow", 1, &r->beta_slow, err);
+    if (!rc) rc = get_or_default(dict, "mscale", 0, &r->mscale, err);
+    if (!rc) rc = get_or_default(dict, "mscale_all_dim", 0, &r->mscale_all_dim, err);
+    if (!rc) rc = get_above(dict, "attention_factor", false, 0, &r->attention_factor, err);
+    if (!rc) rc = nb_json_get_bool(dict, "truncate", false, &r->truncate, NB_CONFIG, err);
+    if (rc) return rc;
+    if (r->beta_fast <= 0) return bad("beta_fast", "a positive number", r->beta_fast, err);
+    if (r->beta_slow <= 0) return bad("beta_slow", "a positive number", r->beta_slow, err);
+    double scaling = yarn_scaling(r);
+    if (!(scaling > 0 && scaling < 1e15)) return bad("mscale", "a positive attention factor", scaling, err);
+    return 0;
+}
+
+int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *err)
+{
+    struct nb_rope *r = &a->rope;
+    r->kind = NB_ROPE_DEFAULT;
+    r->theta = 10000;
+    r->factor = 1;
+    r->original_max_position = a->max_position;
+    const json_t *dict;
+    int rc = find_dict(config, &dict, err);
+    if (!rc) rc = get_above(config, "rope_theta", false, 1, &r->theta, err);
+    if (!rc) rc = refuse_partial(config, err);
+    if (rc || !dict) return rc;
+    rc = get_above(dict, "rope_theta", false, 1, &r->theta, err);
+    if (!rc) rc = refuse_partial(dict, err);
+    if (!rc) rc = read_kind(r, dict, err);
+    if (rc || r->kind == NB_ROPE_DEFAULT) return rc;
+    if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN) rc = read_original_length(a, config, dict, err);
+    if (rc) return rc;
+    const json_t *factor = json_object_get(dict, "factor");
+    if (r->kind == NB_ROPE_YARN && factor && json_is_null(factor)) {
+        r->factor = (double)a->max_position / (double)r->original_max_position;
+    } else {
+        rc = get_above(dict, "factor", true, 0, &r->factor, err);
+    }
+    if (!rc && r->kind == NB_ROPE_LLAMA3) rc = read_llama3(r, dict, err);
+    if (!rc && r->kind == NB_ROPE_YARN) rc = read_yarn(r, dict, err);
+    if (!rc && r->kind == NB_ROPE_DYNAMIC && a->head_dim < 4) {
+        rc = nb_fail(err, NB_E_FORMAT, NB_CONFIG ": dynamic rope needs a head_dim of 4 or more, found %" PRId64,
+                     a->head_dim);
+    }
+    return rc;
+}
+
+/* theta^(2i/dim), each operation rounded to f32. */
+static float wave(float theta, int64_t i, int64_t dim)
+{
+    float exponent = (float)(2 * i) / (float)dim;
+    return (float)pow((double)theta, (double)exponent);
+}
+
+/* Dynamic NTK: one base for the whole sequence, grown by its length beyond max_position. */
+static float dynamic_theta(const struct nb_arch *a, int64_t length)
+{
+    const struct nb_rope *r = &a->rope;
+    if (length <= a->max_position) return (float)r->theta;
+    float grown = (float)r->factor * (float)length / (float)a->max_position - (float)(r->factor - 1);
+    double power = (double)a->head_dim / (double)(a->head_dim - 2);
+    return (float)r->theta * (float)pow((double)grown, (double)(float)power);
+}
+
+static float llama3_frequency(const struct nb_rope *r, float inv)
+{
+    const float two_pi = 6.28318530717958647692f;
+    float wavelength = two_pi / inv, old = (float)r->original_max_position;
+    float low = (float)r->low_freq_factor, high = (float)r->high_freq_factor, factor = (float)r->factor;
+    if (wavelength < old / high) return inv;
+    if (wavelength > old / low) return inv / factor;
+    float smooth = (old / wavelength - low) / (high - low);
+    return (1 - smooth) * inv / factor + smooth * inv;
+}
+
+/* The dimension whose wave turns `rotations` times within the original length. */
+static double yarn_dimension(const struct nb_rope *r, double rotations, int64_t dim)
+{
+    const double two_pi = 6.28318530717958647692;
+    return (double)dim * log((double)r->original_max_position / (rotations * two_pi)) / (2 * log(r->theta));
+}
+
+static void yarn_frequencies(const struct nb_rope *r, int64_t dim, double *inv_freq)
+{
+    double low = yarn_dimension(r, r->beta_fast, dim), high = yarn_dimension(r, r->beta_slow, dim);
+    if (r->truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    if (low < 0) low = 0;
+    if (high > (double)(dim - 1)) high = (double)(dim - 1);
+    if (low == high) high += 0.001;
+    for (int64_t i = 0; i < dim / 2; i++) {
+        float w = wave((float)r->theta, i, dim);
+        float ramp = ((float)i - (float)low) / (float)(high - low);
+        ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+        float keep = 1 - ramp;
+        inv_freq[i] = (double)(1.0f / ((float)r->factor * w) * (1 - keep) + 1.0f / w * keep);
+    }
+}
+
+void nb_rope_frequencies(const struct nb_arch *a, int64_t length, double *inv_freq, double *scaling)
+{
+    const struct nb_rope *r = &a->rope;
+    *scaling = 1;
+    if (r->kind == NB_ROPE_YARN) {
+        yarn_frequencies(r, a->head_dim, inv_freq);
+        *scaling = yarn_scaling(r);
+        return;
+    }
+    float theta = r->kind == NB_ROPE_DYNAMIC ? dynamic_theta(a, length) : (float)r->theta;
+    for (int64_t i = 0; i < a->head_dim / 2; i++) {
+        float inv = 1.0f / wave(theta, i, a->head_dim);
+        if (r->kind == NB_ROPE_LINEAR) inv /= (float)r->factor;
+        if (r->kind == NB_ROPE_LLAMA3) inv = llama3_frequency(r, inv);
+        inv_freq[i] = (double)inv;
+    }
+}

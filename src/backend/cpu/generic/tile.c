@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tile.c - tiles and packing in plain C: what the typedefs of ops.h mean. */
+#include <string.h>
+
+#include "backend/cpu/generic/level.h"
+#include "base/half.h"
+
+enum { MR = 4, NR = 8, MR64 = 4, NR64 = 4 };
+
+static void tile_f32(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc,
+                     int rows, bool add)
+{
+    float acc[MR][NR] = {{0}};
+    for (int64_t kk = 0; kk < k; kk++) {
+        for (int r = 0; r < rows; r++) {
+            for (int j = 0; j < NR; j++) acc[r][j] += a[kk * lda + r] * b[kk * ldb + j];
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < NR; j++) c[r * ldc + j] = add ? c[r * ldc + j] + acc[r][j] : acc[r][j];
+    }
+}
+
+static void tile_f64(int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc,
+                     int rows, bool add)
+{
+    double acc[MR64][NR64] = {{0}};
+    for (int64_t kk = 0; kk < k; kk++) {
+        for (int r = 0; r < rows; r++) {
+            for (int j = 0; j < NR64; j++) acc[r][j] += a[kk * lda + r] * b[kk * ldb + j];
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int j = 0; j < NR64; j++) c[r * ldc + j] = add ? c[r * ldc + j] + acc[r][j] : acc[r][j];
+    }
+}
+
+static float element(const void *src, enum nb_dtype type, int64_t i)
+{
+    uint16_t h;
+    if (type == NB_F32) {
+        float f;
+        memcpy(&f, (const unsigned char *)src + i * 4, sizeof f);
+        return f;
+    }
+    memcpy(&h, (const unsigned char *)src + i * 2, sizeof h);
+    return type == NB_F16 ? nb_f16_to_f32(h) : nb_bf16_to_f32(h);
+}
+
+static void pack_rows_f32(float *dst, int w, const void *src, enum nb_dtype type, int64_t ld, int rows, int64_t k)
+{
+    for (int64_t kk = 0; kk < k; kk++) {
+        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? element(src, type, r * ld + kk) : 0.0f;
+    }
+}
+
+static void pack_cols_f32(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k)
+{
+    for (int64_t kk = 0; kk < k; kk++) {
+        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? src[kk * ld + r] : 0.0f;
+    }
+}
+
+static void pack_rows_f64(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k)
+{
+    for (int64_t kk = 0; kk < k; kk++) {
+        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? src[r * ld + kk] : 0.0;
+    }
+}
+
+static void dot(const struct nb_dot *d)
+{
+    for (int64_t r = 0; r < d->rows; r++) {
+        for (int64_t i = 0; i < d->m; i++) {
+            float lanes[8] = {0}; /* eight running sums: the rounding of a vector loop, and its speed */
+            for (int64_t kk = 0; kk < d->k; kk++) {
+                lanes[kk & 7] += d->x[i * d->ldx + kk] * element(d->w, d->type, r * d->ldw + kk);
+            }
+            d->y[i * d->ldy + r] = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                                   ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+        }
+    }
+}
+
+static void dequant_u8(float *dst, const uint8_t *code, int64_t n, float scale, float zero)
+{
+    for (int64_t i = 0; i < n; i++) dst[i] = ((float)code[i] - zero) * scale;
+}
+
+static void unpack_u4(uint8_t *code, const uint8_t *src, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) code[i] = (i & 1) ? src[i / 2] >> 4 : src[i / 2] & 15;
+}
+
+void nb_generic_tiles(struct nb_cpu_ops *ops)
+{
+    ops->tile_name = "generic";
+    ops->mr = MR;
+    ops->nr = NR;
+    ops->tile_f32 = tile_f32;
+    ops->pack_rows_f32 = pack_rows_f32;
+    ops->pack_cols_f32 = pack_cols_f32;
+    ops->mr64 = MR64;
+    ops->nr64 = NR64;
+    ops->tile_f64 = tile_f64;
+    ops->pack_rows_f64 = pack_rows_f64;
+    ops->dot = dot;
+    ops->dequant_u8 = dequant_u8;
+    ops->unpack_u4 = unpack_u4;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ops.c - fills the operator table: generic first, then each level the machine has. */
+#include "backend/cpu/ops.h"
+
+#include "backend/cpu/features.h"
+
+void nb_cpu_ops_init(struct nb_cpu_ops *ops, unsigned features)
+{
+    (void)features;
+    nb_cpu_ops_generic(ops);
+#ifdef NB_HAVE_AVX2
+    if (features & NB_CPU_AVX2) nb_cpu_ops_avx2(ops);
+#endif
+#ifdef NB_HAVE_AVX512
+    if (features & NB_CPU_AVX512) nb_cpu_ops_avx512(ops);
+#endif
+}

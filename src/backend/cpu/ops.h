@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * ops.h - the table of single-threaded operators, one slot each, chosen once per backend.
+ *
+ * generic/ fills every slot and is the specification; avx2/ and avx512/ overwrite what they do better. A
+ * bound or "exact" at a typedef is what tests/kernels holds every level to. Nothing here allocates. */
+#ifndef NB_BACKEND_CPU_OPS_H
+#define NB_BACKEND_CPU_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/dtype.h"
+
+/* ---- matrix tiles ----
+ *
+ * A tile multiplies two panels: a[k][mr] and b[k][nr], both with k outermost, into c[rows][nr]. */
+
+enum { NB_TILE_MAX_MR = 16, NB_TILE_MAX_NR = 32, NB_PACK_SLACK = 16 /* floats a pack may write past its panel */ };
+
+/* c[r][j] = (add ? c[r][j] : 0) + sum over kk of a[kk*lda + r] * b[kk*ldb + j], for r in [0, rows), all nr j.
+ * The sum starts at 0, runs over rising kk and is added to c last, so that a row's value depends on nothing
+ * but its own operands. Against f64: |error| <= 2 k eps sum|a b|. */
+typedef void (*nb_tile_f32_fn)(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                               int64_t ldc, int rows, bool add);
+typedef void (*nb_tile_f64_fn)(int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb, double *c,
+                               int64_t ldc, int rows, bool add);
+
+/* Panel of width w from rows that are contiguous along k: dst[kk*w + r] = src[r*ld + kk], 0 for r in [rows, w).
+ * src: F32, F16 or BF16 elements, ld in elements. May write NB_PACK_SLACK floats past k*w. Exact. */
+typedef void (*nb_pack_rows_f32_fn)(float *dst, int w, const void *src, enum nb_dtype type, int64_t ld, int rows,
+                                    int64_t k);
+/* The same from a source that has k outermost: dst[kk*w + r] = src[kk*ld + r]. */
+typedef void (*nb_pack_cols_f32_fn)(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k);
+typedef void (*nb_pack_rows_f64_fn)(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k);
+
+/* ---- few rows of x ---- */
+
+enum { NB_DOT_MAX_M = 4 };
+
+/* y[i*ldy + r] = sum over k of x[i*ldx + k] * w[r*ldw + k], i in [0, m), m <= NB_DOT_MAX_M, r in [0, rows). A value
+ * depends on its own row of x and of w only. w: F32, F16 or BF16. |error| <= 2 k eps sum|x w|. */
+struct nb_dot {
+    const float *x;
+    int64_t ldx, m;
+    const void *w;
+    enum nb_dtype type;
+    int64_t ldw, rows, k;
+    float *y;
+    int64_t ldy;
+};
+typedef void (*nb_dot_fn)(const struct nb_dot *d);
+
+/* dst[i] = (code[i] - zero) * scale, one rounding each, i in [0, n). Exact. */
+typedef void (*nb_dequant_u8_fn)(float *dst, const uint8_t *code, int64_t n, float scale, float zero);
+/* code[i] = nibble i of src (low nibble first), i in [0, n). Exact. */
+typedef void (*nb_unpack_u4_fn)(uint8_t *code, const uint8_t *src, int64_t n);
+
+/* ---- element by element ---- */
+
+/* y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps), i in [0, d). Relative error <= 2e-6. y may be x. */
+typedef void (*nb_rmsnorm_fn)(float *y, const float *x, const float *weight, int64_t d, float eps);
+/* In place on one head: x[i], x[i + half] rotated by cos_t[i], sin_t[i]. Error <= 4 eps (|x1| + |x2|). */
+typedef void (*nb_rope_fn)(float *x, int64_t half, const float *cos_t, const float *sin_t);
+/* out[i] = act(gate[i]) * up[i]. Relative error of act <= 4 eps + that of its argument. out may be gate. */
+typedef void (*nb_act_fn)(float *out, const float *gate, const float *up, int64_t n);
+typedef void (*nb_add_fn)(float *y, const float *x, int64_t n); /* y += x; exact */
+/* log(sum exp(x[i])), shifted by the largest; f64 sum of f32 terms. Absolute error <= 1e-6. */
+typedef double (*nb_logsumexp_fn)(const float *x, int64_t n);
+
+/* x[i] = exp(x[i] - shift), i in [0, n); returns their sum. exp: relative error <= 2e-7. */
+typedef float (*nb_exp_sum_fn)(float *x, int64_t n, float shift);
+
+/* One step of online softmax over a block of keys, for the nr queries that stand side by side in a panel.
+ * s[key][nr] comes in as scores (-inf: not visible) and goes out as exp(score - m); m[nr], l[nr] are the running
+ * maximum and sum (start: -inf, 0), alpha[nr] the factor for what was summed before. A query that has seen no
+ * key keeps m = -inf, l = 0, and gets zeros. exp: relative error <= 2e-7. */
+typedef void (*nb_softmax_fn)(float *s, int64_t keys, float *m, float *l, float *alpha);
+/* o[i][nr] *= alpha[nr], i in [0, n). Exact. */
+typedef void (*nb_scale_fn)(float *o, int64_t n, const float *alpha);
+
+struct nb_cpu_ops {
+    const char *tile_name; /* level that filled the tiles: "generic", "avx2", "avx512" */
+    const char *vector_name; /* level that filled the rest */
+    int mr, nr;            /* f32 tile */
+    nb_tile_f32_fn tile_f32;
+    nb_pack_rows_f32_fn pack_rows_f32;
+    nb_pack_cols_f32_fn pack_cols_f32;
+    int mr64, nr64;        /* f64 tile */
+    nb_tile_f64_fn tile_f64;
+    nb_pack_rows_f64_fn pack_rows_f64;
+    nb_dot_fn dot;
+    nb_dequant_u8_fn dequant_u8;
+    nb_unpack_u4_fn unpack_u4;
+    nb_rmsnorm_fn rmsnorm;
+    nb_rope_fn rope;
+    nb_act_fn act[4]; /* by enum nb_act_fn of backend.h */
+    nb_add_fn add;
+    nb_logsumexp_fn logsumexp;
+    nb_exp_sum_fn exp_sum;
+    nb_softmax_fn softmax; /* panels of nr: belongs to the tile */
+    nb_scale_fn scale;
+};
+
+/* features: NB_CPU_* of features.h. */
+void nb_cpu_ops_init(struct nb_cpu_ops *ops, unsigned features);
+void nb_cpu_ops_generic(struct nb_cpu_ops *ops);
+void nb_cpu_ops_avx2(struct nb_cpu_ops *ops);
+void nb_cpu_ops_avx512(struct nb_cpu_ops *ops);
+
+#endif

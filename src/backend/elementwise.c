@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * elementwise.c - norms, rotary positions, gated activations and sums over the pool: rows are the pieces. */
+#include <string.h>
+
+#include "backend/internal.h"
+
+enum { PIECE_FLOATS = 16384 }; /* work per piece: far above what handing it out costs */
+
+static int64_t rows_per_piece(int64_t width)
+{
+    int64_t rows = PIECE_FLOATS / (width > 0 ? width : 1);
+    return rows > 0 ? rows : 1;
+}
+
+static size_t pieces_of(int64_t n, int64_t step)
+{
+    return n > 0 ? (size_t)((n + step - 1) / step) : 0;
+}
+
+static int64_t end_of(int64_t start, int64_t step, int64_t n)
+{
+    return start + step < n ? start + step : n;
+}
+
+struct rmsnorm_run {
+    const struct nb_cpu_ops *ops;
+    float *y;
+    const float *x, *weight;
+    int64_t m, d, step;
+    float eps;
+};
+
+static void rmsnorm_piece(void *ctx, size_t piece, int thread)
+{
+    const struct rmsnorm_run *r = ctx;
+    (void)thread;
+    int64_t start = (int64_t)piece * r->step, end = end_of(start, r->step, r->m);
+    for (int64_t i = start; i < end; i++) r->ops->rmsnorm(r->y + i * r->d, r->x + i * r->d, r->weight, r->d, r->eps);
+}
+
+void nb_rmsnorm(struct nb_backend *be, float *y, const float *x, const float *weight, int64_t m, int64_t d, double eps)
+{
+    struct rmsnorm_run run = {.ops = &be->ops, .y = y, .x = x, .weight = weight, .m = m, .d = d, .eps = (float)eps};
+    run.step = rows_per_piece(d);
+    nb_pool_run(nb_backend_pool_for(be, m * d * 4), pieces_of(m, run.step), rmsnorm_piece, &run);
+}
+
+struct rope_run {
+    const struct nb_cpu_ops *ops;
+    float *x;
+    const float *cos_t, *sin_t;
+    int64_t m, ldx, n_heads, head_dim, step;
+};
+
+static void rope_piece(void *ctx, size_t piece, int thread)
+{
+    const struct rope_run *r = ctx;
+    (void)thread;
+    int64_t half = r->head_dim / 2, start = (int64_t)piece * r->step, end = end_of(start, r->step, r->m);
+    for (int64_t i = start; i < end; i++) {
+        for (int64_t h = 0; h < r->n_heads; h++) {
+            r->ops->rope(r->x + i * r->ldx + h * r->head_dim, half, r->cos_t + i * half, r->sin_t + i * half);
+        }
+    }
+}
+
+void nb_rope_apply(struct nb_backend *be, float *x, int64_t m, int64_t ldx, int64_t n_heads, int64_t head_dim,
+                   const float *cos_t, const float *sin_t)
+{
+    struct rope_run run = {.ops = &be->ops, .x = x, .cos_t = cos_t, .sin_t = sin_t, .m = m, .ldx = ldx,
+                           .n_heads = n_heads, .head_dim = head_dim};
+    run.step = rows_per_piece(n_heads * head_dim);
+    nb_pool_run(nb_backend_pool_for(be, m * n_heads * head_dim * 4), pieces_of(m, run.step), rope_piece, &run);
+}
+
+struct act_run {
+    nb_act_fn act;
+    float *out;
+    const float *gate, *up;
+    int64_t n;
+};
+
+static void act_piece(void *ctx, size_t piece, int thread)
+{
+    const struct act_run *r = ctx;
+    (void)thread;
+    int64_t start = (int64_t)piece * PIECE_FLOATS, end = end_of(start, PIECE_FLOATS, r->n);
+    r->act(r->out + start, r->gate + start, r->up + start, end - start);
+}
+
+void nb_gated_act(struct nb_backend *be, float *out, const float *gate, const float *up, int64_t n,
+                  enum nb_act_fn kind)
+{
+    struct act_run run = {.act = be->ops.act[kind], .out = out, .gate = gate, .up = up, .n = n};
+    nb_pool_run(nb_backend_pool_for(be, n * 16), pieces_of(n, PIECE_FLOATS), act_piece, &run);
+}
+
+struct add_run {
+    nb_add_fn add;
+    float *y;
+    const float *x;
+    int64_t n;
+};
+
+static void add_piece(void *ctx, size_t piece, int thread)
+{
+    const struct add_run *r = ctx;
+    (void)thread;
+    int64_t start = (int64_t)piece * PIECE_FLOATS, end = end_of(start, PIECE_FLOATS, r->n);
+    r->add(r->y + start, r->x + start, end - start);
+}
+
+void nb_residual_add(struct nb_backend *be, float *y, const float *x, int64_t n)
+{
+    struct add_run run = {.add = be->ops.add, .y = y, .x = x, .n = n};
+    nb_pool_run(nb_backend_pool_for(be, n * 2), pieces_of(n, PIECE_FLOATS), add_piece, &run);
+}
+
+struct logsumexp_run {
+    nb_logsumexp_fn fn;
+    double *out;
+    const float *x;
+    int64_t m, n, ldx, step;
+};
+
+static void logsumexp_piece(void *ctx, size_t piece, int thread)
+{
+    const struct logsumexp_run *r = ctx;
+    (void)thread;
+    int64_t start = (int64_t)piece * r->step, end = end_of(start, r->step, r->m);
+    for (int64_t i = start; i < end; i++) r->out[i] = r->fn(r->x + i * r->ldx, r->n);
+}
+
+void nb_logsumexp(struct nb_backend *be, double *out, const float *x, int64_t m, int64_t n, int64_t ldx)
+{
+    struct logsumexp_run run = {.fn = be->ops.logsumexp, .out = out, .x = x, .m = m, .n = n, .ldx = ldx};
+    run.step = rows_per_piece(n);
+    nb_pool_run(nb_backend_pool_for(be, m * n * 16), pieces_of(m, run.step), logsumexp_piece, &run);
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * factor.c - Cholesky in f64, by columns of blocks.
+ *
+ * Left-looking: a column of blocks first takes all that the columns before it owe (one product, cut by rows
+ * over the pool), then its diagonal block is factored, inverted, and applied to the blocks below. The result is
+ * the same for any number of threads; rows of blocks are the pieces. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/internal.h"
+
+enum {
+    NB = NB_FACTOR_BLOCK,
+    ROWS = 224, /* rows per piece */
+    DEPTH = 192, /* k per packed panel */
+};
+
+/* Scratch of a piece, in doubles: packed rows, packed columns, result. */
+_Static_assert(2 * ((ROWS + NB_TILE_MAX_MR) * DEPTH + (NB + 32) * DEPTH + ROWS * NB + 64) <= NB_SCRATCH_MIN_FLOATS,
+               "a piece of the factorization must fit the scratch");
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+struct product { /* c[m, NB] = a[m,k] b[n,k]^T, rows of both contiguous */
+    const double *a, *b;
+    int64_t lda, ldb, m, n, k;
+    double *c;
+};
+
+static void run_product(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct product *p)
+{
+    double *pa = (double *)s->all, *pb = pa + (ROWS + NB_TILE_MAX_MR) * DEPTH;
+    const int mr = ops->mr64, nr = ops->nr64;
+    if (p->k == 0) memset(p->c, 0, (size_t)(p->m * NB) * sizeof *p->c);
+    for (int64_t k0 = 0; k0 < p->k; k0 += DEPTH) {
+        int64_t k = least(DEPTH, p->k - k0);
+        for (int64_t i = 0; i < p->m; i += mr) {
+            ops->pack_rows_f64(pa + i * k, mr, p->a + i * p->lda + k0, p->lda, (int)least(mr, p->m - i), k);
+        }
+        for (int64_t j = 0; j < p->n; j += nr) {
+            ops->pack_rows_f64(pb + j * k, nr, p->b + j * p->ldb + k0, p->ldb, (int)least(nr, p->n - j), k);
+        }
+        for (int64_t i = 0; i < p->m; i += mr) {
+            for (int64_t j = 0; j < p->n; j += nr) {
+                ops->tile_f64(k, pa + i * k, mr, pb + j * k, nr, p->c + i * NB + j, NB, (int)least(mr, p->m - i),
+                              k0 > 0);
+            }
+        }
+    }
+}
+
+/* Where a piece's result stands in its scratch. */
+static double *result_of(const struct nb_scratch *s)
+{
+    return (double *)s->all + (ROWS + NB_TILE_MAX_MR) * DEPTH + (NB + 32) * DEPTH;
+}
+
+struct column { /* one column of blocks: columns [j0, j0 + width), rows [j0, n) */
+    const struct nb_cpu_ops *ops;
+    const struct nb_scratch *scratch;
+    double *a;
+    int64_t n, lda, j0, width;
+    double *inverse; /* of the diagonal block, [NB, NB] */
+};
+
+/* Rows [r0, r1) of the column -= what the columns before it owe. Above the diagonal nothing is written. */
+static void update_piece(void *ctx, size_t piece, int thread)
+{
+    const struct column *c = ctx;
+    const struct nb_scratch *s = &c->scratch[thread];
+    int64_t r0 = c->j0 + (int64_t)piece * ROWS, rows = least(ROWS, c->n - r0);
+    double *part = result_of(s);
+    run_product(c->ops, s, &(struct product){.a = c->a + r0 * c->lda, .b = c->a + c->j0 * c->lda, .lda = c->lda,
+                                             .ldb = c->lda, .m = rows, .n = c->width, .k = c->j0, .c = part});
+    for (int64_t i = 0; i < rows; i++) {
+        double *row = c->a + (r0 + i) * c->lda + c->j0;
+        int64_t end = least(c->width, r0 + i - c->j0 + 1);
+        for (int64_t j = 0; j < end; j++) row[j] -= part[i * NB + j];
+    }
+}
+
+/* Rows below the diagonal block: row = row inverse^T. */
+static void solve_piece(void *ctx, size_t piece, int thread)
+{
+    const struct column *c = ctx;
+    const struct nb_scratch *s = &c->scratch[thread];
+    int64_t r0 = c->j0 + c->width + (int64_t)piece * ROWS, rows = least(ROWS, c->n - r0);
+    double *part = result_of(s), *from = c->a + r0 * c->lda + c->j0;
+    run_product(c->ops, s, &(struct product){.a = from, .b = c->inverse, .lda = c->lda, .ldb = NB, .m = rows,
+                                             .n = c->width, .k = c->width, .c = part});
+    for (int64_t i = 0; i < rows; i++) memcpy(from + i * c->lda, part + i * NB, (size_t)c->width * sizeof *part);
+}
+
+/* Unblocked, lower, in place. */
+static int64_t factor_small(double *a, int64_t n, int64_t lda)
+{
+    for (int64_t j = 0; j < n; j++) {
+        double *row = a + j * lda;
+        for (int64_t i = 0; i < j; i++) {
+            double sum = row[i];
+            for (int64_t k = 0; k < i; k++) sum -= row[k] * a[i * lda + k];
+            row[i] = sum / a[i * lda + i];
+        }
+        double d = row[j];
+        for (int64_t k = 0; k < j; k++) d -= row[k] * row[k];
+        if (!(d > 0) || !(d < INFINITY)) return j + 1;
+        row[j] = sqrt(d);
+    }
+    return 0;
+}
+
+void nb_tri_inverse_f64(double *a, int64_t n, int64_t lda)
+{
+    /* Row i of the inverse from the rows above it: in place, since row i of L is read only here. */
+    for (int64_t i = 0; i < n; i++) {
+        double *row = a + i * lda, d = 1.0 / row[i];
+        for (int64_t j = 0; j < i; j++) {
+            double sum = 0;
+            for (int64_t k = j; k < i; k++) sum += row[k] * a[k * lda + j];
+            row[j] = -sum * d;
+        }
+        row[i] = d;
+    }
+}
+
+static void invert_diagonal(const struct column *c)
+{
+    memset(c->inverse, 0, (size_t)(NB * NB) * sizeof *c->inverse);
+    for (int64_t i = 0; i < c->width; i++) {
+        memcpy(c->inverse + i * NB, c->a + (c->j0 + i) * c->lda + c->j0, (size_t)(i + 1) * sizeof *c->inverse);
+    }
+    nb_tri_inverse_f64(c->inverse, c->width, NB);
+}
+
+int64_t nb_cholesky_run(struct nb_backend *be, double *a, int64_t n, int64_t lda)
+{
+    struct column c = {.ops = &be->ops, .scratch = be->scratch, .a = a, .n = n, .lda = lda, .inverse = be->factor};
+    for (c.j0 = 0; c.j0 < n; c.j0 += NB) {
+        c.width = least(NB, n - c.j0);
+        int64_t rows = n - c.j0;
+        struct nb_pool *pool = nb_backend_pool_for(be, rows * NB * (c.j0 + NB));
+        if (c.j0) nb_pool_run(pool, (size_t)((rows + ROWS - 1) / ROWS), update_piece, &c);
+        int64_t bad = factor_small(a + c.j0 * lda + c.j0, c.width, lda);
+        if (bad) return c.j0 + bad;
+        rows -= c.width;
+        if (!rows) break;
+        invert_diagonal(&c);
+        nb_pool_run(pool, (size_t)((rows + ROWS - 1) / ROWS), solve_piece, &c);
+    }
+    return 0;
+}
+
+int64_t nb_cholesky_f64(double *a, int64_t n, int64_t lda)
+{
+    return factor_small(a, n, lda);
+}

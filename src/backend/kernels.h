@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * kernels.h - one way to multiply by a weight, and how to find the one for a weight. */
+#ifndef NB_BACKEND_KERNELS_H
+#define NB_BACKEND_KERNELS_H
+
+#include "backend/internal.h"
+
+struct nb_gemm_job { /* y[i*ldy + n] = sum over k of x[i*ldx + k] * w[n][k], i in [0, m), n in [n0, n1) */
+    const struct nb_weight *w;
+    const void *packed;
+    const float *x;
+    int64_t m, ldx;
+    float *y;
+    int64_t ldy;
+    int64_t n0, n1; /* at most NB_BLOCK_N apart */
+};
+
+struct nb_gemm_kernel {
+    const char *name;
+    unsigned features; /* NB_CPU_* bits it needs */
+    bool (*supports)(const struct nb_weight *w);
+    /* Bytes of the packed form; 0: runs on the weight as it is. False when the size does not fit. */
+    bool (*packed_bytes)(const struct nb_weight *w, size_t *bytes);
+    void (*pack)(const struct nb_weight *w, void *packed);
+    int64_t m_step; /* rows of x per piece, 0: all (unpacking the weight is what costs) */
+    int64_t n_step; /* rows of the weight per piece */
+    /* One piece, on one thread. Must equal x dequant(w)^T within the bound of nb_tile_f32_fn. */
+    void (*run)(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct nb_gemm_job *job);
+};
+
+/* First of the table that fits: fastest first, the generic ones last. NULL: none. */
+const struct nb_gemm_kernel *nb_gemm_kernel_find(const struct nb_weight *w, unsigned features);
+const struct nb_gemm_kernel *const *nb_gemm_kernels(void); /* NULL-terminated */
+
+extern const struct nb_gemm_kernel nb_gemm_dense, nb_gemm_qmat;
+
+#endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * linear.c - linears: choose a kernel and pack once, then cut each product into pieces for the pool. */
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "backend/kernels.h"
+#include "base/mem.h"
+
+static int copy_bias(struct nb_linear *lin, const struct nb_weight *w, struct nb_err *err)
+{
+    if (!w->bias.data.data) return 0;
+    lin->bias = nb_alloc((size_t)w->rows, sizeof *lin->bias);
+    if (!lin->bias) return nb_fail(err, NB_E_NOMEM, "%s: no memory for a bias", w->name);
+    if (!nb_to_f32(lin->bias, w->bias.data.data, w->bias.dtype, (size_t)w->rows)) {
+        return nb_fail(err, NB_E_SPEC, "%s: bias of type %s, expected F32, F16 or BF16", w->name,
+                       nb_dtype_name(w->bias.dtype));
+    }
+    return 0;
+}
+
+static int pack(struct nb_linear *lin, const struct nb_weight *w, struct nb_err *err)
+{
+    size_t bytes;
+    if (!lin->kernel->packed_bytes(w, &bytes)) {
+        return nb_fail(err, NB_E_NOMEM, "%s: %" PRId64 " x %" PRId64 " is too large to pack", w->name, w->rows, w->cols);
+    }
+    if (!bytes) return 0;
+    lin->packed = nb_alloc(bytes, 1);
+    if (!lin->packed) return nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu packed bytes", w->name, bytes);
+    lin->kernel->pack(w, lin->packed);
+    return 0;
+}
+
+int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w, struct nb_err *err)
+{
+    *lin = (struct nb_linear){.w = *w};
+    lin->kernel = nb_gemm_kernel_find(w, be->features);
+    if (!lin->kernel) {
+        char text[64];
+        if (w->q) nb_qspec_describe(&w->q->spec, text, sizeof text);
+        return nb_fail(err, NB_E_SPEC, "%s: no kernel multiplies by %s weights", w->name,
+                       w->q ? text : nb_dtype_name(w->dense.dtype));
+    }
+    int rc = copy_bias(lin, w, err);
+    if (!rc) rc = pack(lin, w, err);
+    if (rc) nb_linear_release(lin);
+    return rc;
+}
+
+int nb_linear_init_f32(struct nb_linear *lin, struct nb_backend *be, const char *name, const float *w, int64_t rows,
+                       int64_t cols, const float *bias, struct nb_err *err)
+{
+    struct nb_weight weight = {.name = name, .rows = rows, .cols = cols};
+    weight.dense = (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 2, .shape = {rows, cols}};
+    weight.dense.data.data = (const unsigned char *)w;
+    weight.dense.data.bytes = (size_t)(rows * cols) * sizeof *w;
+    if (bias) {
+        weight.bias = (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 1, .shape = {rows}};
+        weight.bias.data.data = (const unsigned char *)bias;
+        weight.bias.data.bytes = (size_t)rows * sizeof *bias;
+    }
+    return nb_linear_init(lin, be, &weight, err);
+}
+
+void nb_linear_release(struct nb_linear *lin)
+{
+    nb_free(lin->packed);
+    nb_free(lin->bias);
+    memset(lin, 0, sizeof *lin);
+}
+
+const char *nb_linear_kernel_name(const struct nb_linear *lin)
+{
+    return lin->kernel->name;
+}
+
+struct product { /* one linear of a run, and how it is cut */
+    struct nb_linear_out out;
+    int64_t m_pieces, n_pieces;
+    size_t first; /* number of its first piece in the run */
+};
+
+struct run {
+    struct nb_backend *be;
+    const float *x;
+    int64_t m, ldx;
+    struct product products[NB_MAX_LINEAR_OUTS];
+    int n;
+};
+
+/* Few rows of x: the weight is read once and its rows are cut; pieces hold about 64 K weights. Many rows: blocks
+ * of m_step x n_step, an even number of them along m, which two or more threads share without a remainder. */
+static void cut(struct product *p, int64_t m)
+{
+    const struct nb_gemm_kernel *kernel = p->out.lin->kernel;
+    const int64_t rows = p->out.lin->w.rows, cols = p->out.lin->w.cols;
+    int64_t n_step = kernel->n_step;
+    p->m_pieces = 1;
+    if (m <= NB_DOT_MAX_M) {
+        int64_t fit = 65536 / cols;
+        n_step = fit < 16 ? 16 : fit < n_step ? fit : n_step;
+    } else if (kernel->m_step && m > kernel->m_step) {
+        p->m_pieces = (m + kernel->m_step - 1) / kernel->m_step;
+        p->m_pieces += p->m_pieces & 1;
+    }
+    p->n_pieces = (rows + n_step - 1) / n_step;
+}
+
+static void run_piece(void *ctx, size_t piece, int thread)
+{
+    const struct run *run = ctx;
+    int i = run->n - 1;
+    while (piece < run->products[i].first) i--;
+    const struct product *p = &run->products[i];
+    const struct nb_linear *lin = p->out.lin;
+    const struct nb_cpu_ops *ops = &run->be->ops;
+    int64_t at = (int64_t)(piece - p->first), mi = at % p->m_pieces, ni = at / p->m_pieces;
+    int64_t m0 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi);
+    int64_t m1 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi + 1);
+    struct nb_gemm_job job = {.w = &lin->w, .packed = lin->packed, .x = run->x + m0 * run->ldx, .m = m1 - m0,
+                              .ldx = run->ldx, .y = p->out.y + m0 * p->out.ldy, .ldy = p->out.ldy,
+                              .n0 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni),
+                              .n1 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni + 1)};
+    if (job.m <= 0 || job.n1 <= job.n0) return;
+    lin->kernel->run(ops, &run->be->scratch[thread], &job);
+    if (!lin->bias) return;
+    for (int64_t r = 0; r < job.m; r++) ops->add(job.y + r * job.ldy + job.n0, lin->bias + job.n0, job.n1 - job.n0);
+}
+
+void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int n, const float *x, int64_t m,
+                    int64_t ldx)
+{
+    assert(n > 0 && n <= NB_MAX_LINEAR_OUTS);
+    struct run run = {.be = be, .x = x, .m = m, .ldx = ldx, .n = n};
+    size_t pieces = 0;
+    int64_t macs = 0;
+    for (int i = 0; i < n; i++) {
+        struct product *p = &run.products[i];
+        p->out = outs[i];
+        p->first = pieces;
+        cut(p, m);
+        pieces += (size_t)(p->m_pieces * p->n_pieces);
+        macs += m * outs[i].lin->w.rows * outs[i].lin->w.cols;
+    }
+    if (m > 0) nb_pool_run(nb_backend_pool_for(be, macs), pieces, run_piece, &run);
+}
+
+void nb_linear_run(struct nb_backend *be, const struct nb_linear *lin, const float *x, int64_t m, int64_t ldx,
+                   float *y, int64_t ldy)
+{
+    nb_linears_run(be, &(struct nb_linear_out){.lin = lin, .y = y, .ldy = ldy}, 1, x, m, ldx);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * selfcheck.c - integer-valued products have one right answer in f32, so any wrong bit shows.
+ *
+ * Guards against what tests on the build machine cannot see: an emulator or hypervisor that reports an
+ * instruction set and executes it wrongly, a miscompiled level, a broken machine. */
+#include "backend/selfcheck.h"
+
+#include <math.h>
+
+enum { M = 37, N = 45, K = 61, F = 40 };
+
+struct work {
+    float x[M * K], w[N * K], y[M * N];
+    double h[K * K], f[F * F];
+};
+
+static int entry(int i, int j, int seed)
+{
+    return (i * 7 + j * 13 + i * j * seed) % 9 - 4;
+}
+
+static bool product_is_right(struct nb_backend *be, struct work *t, int m)
+{
+    struct nb_linear lin;
+    if (nb_linear_init_f32(&lin, be, "self-check", t->w, N, K, NULL, NULL)) return false;
+    nb_linear_run(be, &lin, t->x, m, K, t->y, N);
+    nb_linear_release(&lin);
+    for (int i = 0; i < m; i++) {
+        for (int n = 0; n < N; n++) {
+            float sum = 0;
+            for (int k = 0; k < K; k++) sum += t->x[i * K + k] * t->w[n * K + k];
+            if (t->y[i * N + n] != sum) return false;
+        }
+    }
+    return true;
+}
+
+static bool syrk_is_right(struct nb_backend *be, struct work *t)
+{
+    for (int i = 0; i < K * K; i++) t->h[i] = 1;
+    nb_syrk_accumulate(be, t->h, t->x, M, K, K);
+    for (int i = 0; i < K; i++) {
+        for (int j = i; j < K; j++) {
+            double sum = 1;
+            for (int m = 0; m < M; m++) sum += (double)t->x[m * K + i] * t->x[m * K + j];
+            if (t->h[i * K + j] != sum) return false;
+        }
+    }
+    return true;
+}
+
+/* L L^T of a known lower L with a unit diagonal times 3 has L as its factor, to rounding. */
+static bool cholesky_is_right(struct nb_backend *be, struct work *t)
+{
+    for (int i = 0; i < F; i++) {
+        for (int j = 0; j < F; j++) {
+            double sum = 0;
+            for (int k = 0; k <= i && k <= j; k++) {
+                sum += (i == k ? 30 : entry(i, k, 3)) * (j == k ? 30.0 : entry(j, k, 3));
+            }
+            t->f[i * F + j] = sum;
+        }
+    }
+    if (nb_cholesky_run(be, t->f, F, F)) return false;
+    for (int i = 0; i < F; i++) {
+        for (int j = 0; j <= i; j++) {
+            if (!(fabs(t->f[i * F + j] - (i == j ? 30 : entry(i, j, 3))) < 1e-9)) return false;
+        }
+    }
+    return true;
+}
+
+static bool exp_is_right(struct nb_backend *be, struct work *t)
+{
+    double sum = 0, found;
+    for (int i = 0; i < M; i++) {
+        t->y[i] = (float)(i - 20) * 0.5f;
+        sum += exp((double)t->y[i]);
+    }
+    nb_logsumexp(be, &found, t->y, 1, M, M);
+    return fabs(found - log(sum)) < 1e-5;
+}
+
+int nb_backend_selfcheck(struct nb_backend *be, struct nb_err *err)
+{
+    struct work *t = nb_calloc(1, sizeof *t);
+    if (!t) return nb_fail(err, NB_E_NOMEM, "no memory for the self-check");
+    for (int i = 0; i < M * K; i++) t->x[i] = (float)entry(i / K, i % K, 1);
+    for (int i = 0; i < N * K; i++) t->w[i] = (float)entry(i / K, i % K, 2);
+    const char *wrong = !product_is_right(be, t, M)   ? "the f32 product"
+                        : !product_is_right(be, t, 3) ? "the dot product"
+                        : !syrk_is_right(be, t)       ? "the Hessian update"
+                        : !cholesky_is_right(be, t)   ? "the Cholesky factorization"
+                        : !exp_is_right(be, t)        ? "the exponential"
+                                                      : NULL;
+    nb_free(t);
+    if (!wrong) return 0;
+    nb_fail(err, NB_E_NUMERIC, "%s of CPU level '%s' gives wrong results on this machine", wrong, be->ops.tile_name);
+    return nb_err_hint(err, "set NB_CPU=generic to use plain code");
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * checkpoint.h - an ecosystem's convention inside a container: model folders in, model folders out.
+ *
+ * A checkpoint maps qmat to one ecosystem's tensors and config and back; file quirks (zero minus one,
+ * interleaved nibbles) end here. struct nb_model is an opened source: config, architecture, tensors. */
+#ifndef NB_CHECKPOINT_CHECKPOINT_H
+#define NB_CHECKPOINT_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arch/arch.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "container/safetensors.h"
+#include "core/weight.h"
+
+struct nb_checkpoint; /* one row of the table */
+
+/* ---- reading ---- */
+
+struct nb_model {
+    char *dir;
+    json_t *config;       /* config.json */
+    json_t *quant_config; /* quantization config, from config.json or a side file; NULL: float */
+    struct nb_arch arch;
+    struct nb_safetensors *tensors;
+    const struct nb_checkpoint *checkpoint; /* who reads the linears; the dense one for float models */
+    void *checkpoint_state;                 /* parsed quant config, owned by checkpoint */
+    char note[256]; /* one sentence on what looks wrong in the files but was read all the same; or empty */
+};
+
+/* Opens a folder: config, arch, tensors; checks that every tensor of the architecture is there with its
+ * shape (dense or quantized) and that none is left over; vocabulary etc. is the caller's business. Reads
+ * no tensor data but for a few words. NB_E_NOTFOUND (no config or weights), NB_E_SPEC (architecture or
+ * quantization that we cannot read, by name), NB_E_FORMAT. */
+int nb_model_open(struct nb_model **out, const char *dir, struct nb_err *err);
+void nb_model_close(struct nb_model *m);
+
+/* Dense tensor by full name, NB_E_FORMAT if missing. The head of a tied model is the embedding. */
+int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out, struct nb_err *err);
+int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err *err);
+
+/* Weight of linear `lin` of layer l. A quantized one is unpacked into arena; a dense one is a view. */
+int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
+/* Same for any module path ("lm_head"), shape given. */
+int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
+
+/* NaN/Inf scan of every float tensor (F16/BF16/F32): NB_E_FORMAT names the first bad tensor and element. */
+int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err);
+
+/* SHA-256 over config.json, the quantization side file and every tensor (name, type, shape, data) in name
+ * order: the same for any sharding. Reads all the data once. */
+int nb_model_identity(const struct nb_model *m, char sha256[NB_SHA256_HEX], struct nb_err *err);
+
+/* ---- the files of a model folder ---- */
+
+enum nb_file_kind {
+    NB_FILE_WEIGHTS,      /* *.safetensors */
+    NB_FILE_INDEX,        /* *.safetensors.index.json */
+    NB_FILE_CONFIG,       /* config.json */
+    NB_FILE_QUANT_CONFIG, /* quantize_config.json, quant_config.json */
+    NB_FILE_SIDE,         /* tokenizer, generation config, custom code ...: belongs to every copy */
+    NB_FILE_OTHER         /* not copied: README.md, .git*, what nibble wrote about the folder (manifest.json,
+                             report.*), weights in formats that double the safetensors files */
+};
+
+struct nb_model_file {
+    char *name; /* bare */
+    enum nb_file_kind kind;
+    uint64_t bytes;
+    char sha256[NB_SHA256_HEX]; /* empty unless hashes were asked for */
+};
+
+/* Regular files of dir in name order, subfolders left out. Free with nb_model_files_free. */
+int nb_model_files(const char *dir, bool hashes, struct nb_model_file **files, size_t *n,
+                   struct nb_err *err);
+void nb_model_files_free(struct nb_model_file *files, size_t n);
+enum nb_file_kind nb_model_file_kind(const char *name);
+
+/* ---- writing ---- */
+
+struct nb_packed_tensor { /* one tensor of a quantized linear as it stands in the file */
+    char suffix[24];      /* ".qweight" */
+    enum nb_dtype dtype;
+    int rank;
+    int64_t shape[3];
+    void *data;           /* arena; NULL while planning */
+};
+
+enum { NB_MAX_PACKED = 8 };
+
+struct nb_module_spec { /* one linear of the output, for the config; spec.group_cols as asked for (-1: K) */
+    char path[NB_NAME_MAX * 2]; /* "model.layers.0.self_attn.q_proj" */
+    bool quantized;
+    struct nb_qspec spec;   /* when quantized */
+    bool desc_act;          /* true col_group (act-order with g_idx) */
+};
+
+struct nb_checkpoint_info { /* what the config needs to know about the run */
+    struct nb_qspec spec;     /* the default; modules that differ are listed by the checkpoint's own means */
+    const struct nb_module_spec *modules; /* every linear, the float ones too; of lm_head if quantized */
+    size_t n_modules;
+    bool desc_act, true_sequential, static_groups;
+    double damp;
+    const char *producer;     /* "nibble:0.1.0" */
+};
+
+struct nb_checkpoint {
+    const char *name;    /* "gptq", "gptq_v2", "awq", "dense" */
+    const char *summary; /* one line for help texts */
+    /* Reading: does this quantization config belong to us? parse: m->quant_config into *state (free with
+     * release); m->arch and m->tensors are set, and note may be. */
+    bool (*probe)(const json_t *quant_config);
+    int (*parse)(struct nb_model *m, void **state, struct nb_err *err);
+    void (*release)(void *state);
+    bool (*is_quantized)(const struct nb_model *m, const char *path);
+    /* Are the tensors of a quantized module there, with the types and shapes that read needs? */
+    int (*check)(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                 struct nb_err *err);
+    /* out->spec says what the file says; all memory from arena. */
+    int (*read)(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err);
+    /* Is `name` one of the tensors this format keeps for module `path` (for the ledger)? */
+    bool (*owns)(const struct nb_model *m, const char *path, const char *suffix);
+    /* Writing (all NULL in a row that only reads). 0 or NB_E_SPEC with the nearest possible choice in the
+     * text. */
+    int (*can_write)(const struct nb_qspec *spec, int64_t rows, int64_t cols, bool desc_act,
+                     struct nb_err *err);
+    /* Names, types and shapes of the tensors of one linear, bias not among them; data NULL. Returns how
+     * many. */
+    int (*plan)(const struct nb_qspec *spec, int64_t rows, int64_t cols,
+                struct nb_packed_tensor out[NB_MAX_PACKED]);
+    /* Fills the tensors of plan() from q (data in arena). */
+    int (*pack)(const struct nb_qmat *q, struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED],
+                int *n, struct nb_err *err);
+    /* Can one config name all these modules with their differences? 0 or NB_E_SPEC naming the module. */
+    int (*can_describe)(const struct nb_checkpoint_info *info, struct nb_err *err);
+    /* New reference: object for config.json's quantization_config. NULL where can_describe says no. */
+    json_t *(*config)(const struct nb_checkpoint_info *info);
+    const char *side_config; /* second copy in this file ("quantize_config.json"), or NULL */
+    bool sym_default;
+    enum nb_dtype scale_dtype;
+    int zero_min; /* smallest zero code that may be written (1 for gptq v1) */
+};
+
+const struct nb_checkpoint *const *nb_checkpoints(void); /* NULL-terminated table */
+const struct nb_checkpoint *nb_checkpoint_find(const char *name); /* NULL: no such row */
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * internal.h - what the files of checkpoint/ share: the rows of the table and lookups with messages. */
+#ifndef NB_CHECKPOINT_INTERNAL_H
+#define NB_CHECKPOINT_INTERNAL_H
+
+#include "checkpoint/checkpoint.h"
+
+extern const struct nb_checkpoint nb_checkpoint_gptq;
+extern const struct nb_checkpoint nb_checkpoint_gptq_v2;
+extern const struct nb_checkpoint nb_checkpoint_awq;
+extern const struct nb_checkpoint nb_checkpoint_dense;
+
+enum { NB_MODULE_NAME_MAX = NB_NAME_MAX * 2 + 32 }; /* module path and suffix */
+
+/* The quantization config of config.json, or of a side file in dir. *out NULL: a float model. */
+int nb_quant_config_find(const json_t *config, const char *dir, json_t **out, struct nb_err *err);
+/* quant_method in lower case, or what the other keys say; "" when nothing tells. */
+void nb_quant_config_method(const json_t *quant_config, char out[32]);
+/* The row that reads it. NB_E_SPEC names the method and what can be read. */
+int nb_quant_config_checkpoint(const json_t *quant_config, const struct nb_checkpoint **out,
+                               struct nb_err *err);
+
+/* First of `keys` (NULL-terminated) that is there and not null; NULL if none. */
+const json_t *nb_quant_config_any(const json_t *quant_config, const char *const *keys);
+/* An integer under one of several names; fallback when none is there. */
+int nb_quant_config_int(const json_t *quant_config, const char *const *keys, const int64_t *fallback,
+                        int64_t *out, struct nb_err *err);
+/* group_size or q_group_size: -1 or at least 1. */
+int nb_quant_config_group(const json_t *quant_config, int64_t *out, struct nb_err *err);
+/* String in lower case under one of several names; `fallback` when none is there. */
+int nb_quant_config_word(const json_t *quant_config, const char *const *keys, const char *fallback,
+                         char out[32], struct nb_err *err);
+
+/* Tensor path + suffix, NULL if there is none (or no tensors, as when only a config is examined). */
+const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *path, const char *suffix);
+/* Same for one that must be there as planned: type (for F16 also BF16 or F32) and shape. */
+int nb_module_need(const struct nb_model *m, const char *path, const struct nb_packed_tensor *want,
+                   const struct nb_tensor **out, struct nb_err *err);
+/* Does the file hold path.qweight, or at least no path.weight? For configs that name no modules. */
+bool nb_module_looks_quantized(const struct nb_model *m, const char *path);
+/* Is path the output head ("lm_head")? */
+bool nb_module_is_head(const struct nb_model *m, const char *path);
+
+/* Module names as engines with fused layers spell them. Fills out with the fused path of a q/k/v or
+ * gate/up projection and returns true; false for others. */
+bool nb_module_fused_path(const char *path, char out[NB_MODULE_NAME_MAX]);
+bool nb_module_same_grid(const struct nb_qspec *a, const struct nb_qspec *b);
+
+/* Ledger: every tensor of the architecture is there, none is left over. */
+int nb_model_check_ledger(const struct nb_model *m, struct nb_err *err);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model.c - open a model folder and hand out its weights by role, whatever they are stored as. */
+#include "checkpoint/internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+
+enum { CONFIG_MAX_BYTES = 16 << 20 };
+
+static int load_config(struct nb_model *m, struct nb_err *err)
+{
+    if (!nb_path_is_dir(m->dir)) {
+        bool exists = nb_path_exists(m->dir);
+        return nb_fail(err, exists ? NB_E_FORMAT : NB_E_NOTFOUND, "%s: %s", m->dir,
+                       exists ? "not a model folder" : "no such folder");
+    }
+    char *path = nb_path_join(m->dir, "config.json");
+    m->config = nb_json_load(path, CONFIG_MAX_BYTES, err);
+    int rc = m->config ? 0 : err ? err->status : NB_E_FORMAT;
+    nb_free(path);
+    return rc;
+}
+
+static int open_checkpoint(struct nb_model *m, struct nb_err *err)
+{
+    m->checkpoint = &nb_checkpoint_dense;
+    int rc = nb_quant_config_find(m->config, m->dir, &m->quant_config, err);
+    if (!rc && m->quant_config) rc = nb_quant_config_checkpoint(m->quant_config, &m->checkpoint, err);
+    return rc ? rc : m->checkpoint->parse(m, &m->checkpoint_state, err);
+}
+
+int nb_model_open(struct nb_model **out, const char *dir, struct nb_err *err)
+{
+    *out = NULL;
+    struct nb_model *m = nb_xalloc(sizeof *m);
+    m->dir = nb_xstrdup(dir);
+    int rc = load_config(m, err);
+    if (!rc) {
+        rc = nb_arch_from_config(&m->arch, m->config, err);
+        if (rc) nb_err_prefix(err, "%s", dir);
+    }
+    if (!rc) rc = nb_safetensors_open(&m->tensors, dir, err);
+    if (!rc) {
+        rc = open_checkpoint(m, err);
+        if (!rc) rc = nb_model_check_ledger(m, err);
+        if (rc) nb_err_prefix(err, "%s", dir);
+    }
+    if (rc) {
+        nb_model_close(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void nb_model_close(struct nb_model *m)
+{
+    if (!m) return;
+    if (m->checkpoint) m->checkpoint->release(m->checkpoint_state);
+    nb_safetensors_close(m->tensors);
+    nb_arch_release(&m->arch);
+    json_decref(m->quant_config);
+    json_decref(m->config);
+    nb_free(m->dir);
+    nb_free(m);
+}
+
+int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out, struct nb_err *err)
+{
+    const struct nb_tensor *t = nb_safetensors_find(m->tensors, name);
+    if (!t) return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.160s' is missing", m->dir, name);
+    *out = *t;
+    return 0;
+}
+
+int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err *err)
+{
+    const struct nb_arch *a = &m->arch;
+    return nb_model_tensor(m, a->tie_word_embeddings ? a->embed_name : a->head_name, out, err);
+}
+
+int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err)
+{
+    *out = (struct nb_weight){.name = nb_arena_strdup(arena, path), .rows = rows, .cols = cols};
+    const struct nb_tensor *bias = nb_module_tensor(m, path, ".bias");
+    if (bias) {
+        struct nb_packed_tensor want = {.suffix = ".bias", .dtype = NB_F16, .rank = 1, .shape = {rows}};
+        int rc = nb_module_need(m, path, &want, &bias, err);
+        if (rc) return rc;
+        out->bias = *bias;
+    }
+    if (!m->checkpoint->is_quantized(m, path)) {
+        struct nb_packed_tensor want = {.suffix = ".weight", .dtype = NB_F16, .rank = 2, .shape = {rows, cols}};
+        const struct nb_tensor *weight;
+        int rc = nb_module_need(m, path, &want, &weight, err);
+        if (!rc) out->dense = *weight;
+        return rc;
+    }
+    struct nb_qmat *q = nb_arena_calloc(arena, 1, sizeof *q);
+    if (!q) return nb_fail(err, NB_E_NOMEM, "no memory for '%s'", path);
+    out->q = q;
+    return m->checkpoint->read(m, path, rows, cols, arena, q, err);
+}
+
+int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err)
+{
+    char path[NB_NAME_MAX * 2];
+    nb_arch_name(&m->arch, l, lin->name, path);
+    return nb_model_module(m, path, lin->rows, lin->cols, arena, out, err);
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * scan.c - walks over all the data of a model: NaN and Inf, and its identity. Pages are let go at once. */
+#include "checkpoint/internal.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/file.h"
+
+/* Index of the first element whose exponent bits are all ones, or n. Blocks, so that the inner loop has no
+ * exit and can be vectorized. */
+static size_t find_nonfinite16(const unsigned char *p, size_t n, uint16_t exponent)
+{
+    enum { BLOCK = 1024 };
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t end = n - i < BLOCK ? n : i + BLOCK;
+        unsigned bad = 0;
+        for (size_t k = i; k < end; k++) {
+            uint16_t h;
+            memcpy(&h, p + 2 * k, 2);
+            bad |= (h & exponent) == exponent;
+        }
+        for (size_t k = i; bad && k < end; k++) {
+            uint16_t h;
+            memcpy(&h, p + 2 * k, 2);
+            if ((h & exponent) == exponent) return k;
+        }
+    }
+    return n;
+}
+
+static size_t find_nonfinite32(const unsigned char *p, size_t n)
+{
+    const uint32_t exponent = 0x7f800000u;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, p + 4 * i, 4);
+        if ((u & exponent) == exponent) return i;
+    }
+    return n;
+}
+
+static size_t find_nonfinite(const struct nb_tensor *t)
+{
+    size_t n = (size_t)nb_tensor_count(t);
+    switch (t->dtype) {
+    case NB_F16:
+        return find_nonfinite16(t->data.data, n, 0x7c00);
+    case NB_BF16:
+        return find_nonfinite16(t->data.data, n, 0x7f80);
+    case NB_F32:
+        return find_nonfinite32(t->data.data, n);
+    default:
+        return n;
+    }
+}
+
+int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err)
+{
+    for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
+        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
+        size_t at = find_nonfinite(t);
+        if (nb_dtype_is_weight(t->dtype) && at < (size_t)nb_tensor_count(t)) {
+            float v;
+            size_t width = (size_t)nb_dtype_bits(t->dtype) / 8;
+            nb_to_f32(&v, t->data.data + at * width, t->dtype, 1);
+            return nb_fail(err, NB_E_FORMAT, "%s/%s: tensor '%.160s' holds %s at element %zu", m->dir,
+                           nb_safetensors_file_of(m->tensors, t), t->name, v != v ? "NaN" : "Inf", at);
+        }
+        nb_safetensors_drop(m->tensors, t);
+    }
+    return 0;
+}
+
+static int add_file(struct nb_sha256 *h, const char *dir, const char *name, bool required, struct nb_err *err)
+{
+    char *path = nb_path_join(dir, name);
+    struct nb_map map;
+    int rc = 0;
+    if (required || nb_path_exists(path)) {
+        rc = nb_map_open(&map, path, err);
+        if (!rc) {
+            nb_sha256_add(h, name, strlen(name) + 1);
+            nb_sha256_add(h, map.span.data, map.span.bytes);
+            nb_map_close(&map);
+        }
+    }
+    nb_free(path);
+    return rc;
+}
+
+int nb_model_identity(const struct nb_model *m, char sha256[NB_SHA256_HEX], struct nb_err *err)
+{
+    struct nb_sha256 h;
+    nb_sha256_init(&h);
+    int rc = add_file(&h, m->dir, "config.json", true, err);
+    if (!rc) rc = add_file(&h, m->dir, "quantize_config.json", false, err);
+    if (!rc) rc = add_file(&h, m->dir, "quant_config.json", false, err);
+    for (size_t i = 0; !rc && i < nb_safetensors_count(m->tensors); i++) {
+        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
+        char head[64];
+        nb_sha256_add(&h, t->name, strlen(t->name) + 1);
+        int n = snprintf(head, sizeof head, "%s %d", nb_dtype_name(t->dtype), t->rank);
+        nb_sha256_add(&h, head, (size_t)n + 1);
+        nb_sha256_add(&h, t->shape, (size_t)t->rank * sizeof *t->shape);
+        nb_sha256_add(&h, t->data.data, t->data.bytes);
+        nb_safetensors_drop(m->tensors, t);
+    }
+    nb_sha256_finish(&h, sha256);
+    return rc;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * qmat.h - the hub: one canonical quantized matrix between methods, formats and kernels.
+ *
+ * Plain, unpacked, in logical order and complete: enough to rebuild each supported file exactly.
+ * nb_qmat_dequant_row is the only definition of what a quantized weight means; kernels, readers and
+ * solvers are tested against it. Code here knows no file and no method. */
+#ifndef NB_CORE_QMAT_H
+#define NB_CORE_QMAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "core/dtype.h"
+
+enum nb_elem_kind {
+    NB_ELEM_INT, /* code is an unsigned integer 0 .. 2^bits-1 */
+    NB_ELEM_FLOAT, /* sign, exp, man bits; (5,2) has infinities and NaN, (4,3) NaN only, others neither */
+    NB_ELEM_TABLE /* table[code * vec + i] */
+};
+
+struct nb_elem {
+    enum nb_elem_kind kind;
+    int bits;           /* per code */
+    int exp, man;       /* FLOAT only */
+    int vec;            /* weights per code; 1 but for vector tables */
+    const float *table; /* TABLE only; lives as long as the program */
+};
+
+enum nb_zero {
+    NB_ZERO_NONE, /* w = scale * elem(code) */
+    NB_ZERO_CODE, /* w = scale * (elem(code) - zero), zero an integer code */
+    NB_ZERO_MIN   /* w = scale * elem(code) - min, min in weight units */
+};
+
+enum nb_act_kind { NB_ACT_NONE, NB_ACT_INT8_TOKEN, NB_ACT_FP8_TOKEN, NB_ACT_FP8_TENSOR };
+
+struct nb_qspec { /* what kind of numbers; no data */
+    struct nb_elem elem;
+    int64_t group_rows, group_cols; /* weights sharing a scale: 1 x 128, 1 x K, 128 x 128, N x K */
+    enum nb_dtype scale_dtype;      /* how single-level scales are stored: F16, BF16, F32 */
+    int64_t super_groups;           /* scales that share a super-scale; 0: single level */
+    enum nb_zero zero;
+    bool symmetric;       /* CODE zeros are all 2^(bits-1) */
+    enum nb_act_kind act; /* activation numbers it was made for */
+};
+
+/* Scales or zeros of a matrix: value[group_row * n_groups + group], decoded f32, exact in the file's
+ * type. Two levels: value = super[group / super_groups] * code + offset, codes kept for the file. */
+struct nb_plane {
+    float *value;
+    uint8_t *codes; /* NULL: single level */
+    float *super;
+    float offset;
+};
+
+struct nb_qmat {
+    struct nb_qspec spec;
+    int64_t rows, cols; /* N, K */
+    int64_t n_groups;   /* per group row: ceil(K / group_cols) */
+    uint8_t *codes;     /* [N, K], one byte per code (vec 1, bits <= 8), original column order */
+    struct nb_plane scale, zero;
+    const int32_t *col_group; /* [K] group per column (act-order); NULL: k / group_cols */
+};
+
+/* Fills spec/rows/cols/n_groups and allocates codes and planes from arena (zeroed). group_cols <= 0 in
+ * spec means K, group_rows <= 0 means 1; groups larger than the matrix become it. col_group stays NULL.
+ * NB_E_NOMEM, or NB_E_SPEC for an empty matrix, elements of more than 8 bits or not of scalars, a FLOAT
+ * whose parts do not add up, a TABLE without values. */
+int nb_qmat_init(struct nb_qmat *q, const struct nb_qspec *spec, int64_t rows, int64_t cols,
+                 struct nb_arena *arena, struct nb_err *err);
+
+static inline int64_t nb_qmat_group(const struct nb_qmat *q, int64_t k)
+{
+    return q->col_group ? q->col_group[k] : k / q->spec.group_cols;
+}
+
+/* Index into scale.value / zero.value of weight (n, k). */
+static inline int64_t nb_qmat_plane_index(const struct nb_qmat *q, int64_t n, int64_t k)
+{
+    return n / q->spec.group_rows * q->n_groups + nb_qmat_group(q, k);
+}
+
+/* out[k] = weight (row, k), k in [0, K). f32 arithmetic: scale * (elem - zero), one rounding each. */
+void nb_qmat_dequant_row(const struct nb_qmat *q, int64_t row, float *out);
+
+float nb_elem_value(const struct nb_elem *e, unsigned code); /* vec 1 */
+
+/* Bits per weight as stored in a file with this spec: codes, scales, zeros. */
+double nb_qspec_bits_per_weight(const struct nb_qspec *spec, int64_t rows, int64_t cols);
+
+/* "int4 sym g128" and the like. */
+void nb_qspec_describe(const struct nb_qspec *spec, char *out, size_t bytes);
+
+#endif

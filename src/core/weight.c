@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * weight.c - see weight.h. */
+#include "core/weight.h"
+
+void nb_weight_row(const struct nb_weight *w, int64_t n, float *out)
+{
+    if (w->q) {
+        nb_qmat_dequant_row(w->q, n, out);
+        return;
+    }
+    size_t row_bytes = (size_t)w->cols * (size_t)nb_dtype_bits(w->dense.dtype) / 8;
+    nb_to_f32(out, w->dense.data.data + (size_t)n * row_bytes, w->dense.dtype, (size_t)w->cols);
+}

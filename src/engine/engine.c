@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * engine.c - a loaded model: all its layers, embedding and head; whole sequences through it. */
+#include "engine/engine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "engine/internal.h"
+
+/* ---- loading ---- */
+
+static int load_head(struct nb_engine *e, const struct nb_model *model, struct nb_err *err)
+{
+    const struct nb_arch *a = e->arch;
+    struct nb_weight w = {.name = a->head_name, .rows = a->vocab_size, .cols = a->hidden_size};
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    int rc;
+    if (a->tie_word_embeddings) {
+        rc = nb_model_head(model, &w.dense, err);
+    } else {
+        char path[NB_NAME_MAX]; /* a head may be quantized, so it is asked for as a module */
+        snprintf(path, sizeof path, "%.*s", (int)(strlen(a->head_name) - strlen(".weight")), a->head_name);
+        rc = nb_model_module(model, path, a->vocab_size, a->hidden_size, &arena, &w, err);
+    }
+    if (!rc) rc = nb_linear_init(&e->head, e->be, &w, err);
+    nb_arena_release(&arena);
+    return rc;
+}
+
+static int load(struct nb_engine *e, const struct nb_model *model, struct nb_err *err)
+{
+    const struct nb_arch *a = e->arch;
+    int rc = nb_model_tensor(model, a->embed_name, &e->embed, err);
+    if (!rc) rc = nb_model_vector(&e->norm, model, a->norm_name, a->hidden_size, err);
+    if (!rc) rc = load_head(e, model, err);
+    if (rc) return rc;
+    e->layers = nb_calloc((size_t)a->n_layers, sizeof(struct nb_layer *));
+    if (!e->layers) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
+    for (int64_t l = 0; l < a->n_layers && !rc; l++) rc = nb_layer_load(&e->layers[l], model, l, e->be, err);
+    return rc;
+}
+
+int nb_engine_new(struct nb_engine **out, const struct nb_model *model, struct nb_backend *be, struct nb_err *err)
+{
+    struct nb_engine *e = nb_xalloc(sizeof *e);
+    e->arch = &model->arch;
+    e->be = be;
+    int rc = load(e, model, err);
+    if (rc) {
+        nb_engine_free(e);
+        e = NULL;
+    }
+    *out = e;
+    return rc;
+}
+
+void nb_engine_free(struct nb_engine *e)
+{
+    if (!e) return;
+    for (int64_t l = 0; e->layers && l < e->arch->n_layers; l++) nb_layer_free(e->layers[l]);
+    nb_free(e->layers);
+    nb_free(e->norm);
+    if (e->head.kernel) nb_linear_release(&e->head);
+    nb_rope_table_release(&e->rope);
+    nb_free(e->buffer);
+    nb_free(e);
+}
+
+const struct nb_arch *nb_engine_arch(const struct nb_engine *e)
+{
+    return e->arch;
+}
+
+struct nb_backend *nb_engine_backend(const struct nb_engine *e)
+{
+    return e->be;
+}
+
+/* ---- embedding ---- */
+
+static int embed(const struct nb_arch *arch, const struct nb_tensor *table, const int32_t *ids, int64_t n, float *h,
+                 struct nb_err *err)
+{
+    const int64_t d = arch->hidden_size;
+    const size_t row_bytes = (size_t)d * (size_t)nb_dtype_bits(table->dtype) / 8;
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= arch->vocab_size) {
+            return nb_fail(err, NB_E_FORMAT, "token %" PRId64 " has id %" PRId32 ", the vocabulary ends at %" PRId64, i,
+                           ids[i], arch->vocab_size - 1);
+        }
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (!nb_to_f32(h + i * d, table->data.data + (size_t)ids[i] * row_bytes, table->dtype, (size_t)d)) {
+            return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", arch->embed_name,
+                           nb_dtype_name(table->dtype));
+        }
+    }
+    return 0;
+}
+
+int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h, struct nb_err *err)
+{
+    return embed(e->arch, &e->embed, ids, n, h, err);
+}
+
+int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids, int64_t n, float *h,
+                   struct nb_err *err)
+{
+    struct nb_tensor table;
+    (void)be;
+    int rc = nb_model_tensor(model, model->arch.embed_name, &table, err);
+    return rc ? rc : embed(&model->arch, &table, ids, n, h, err);
+}
+
+/* ---- whole sequences ---- */
+
+/* Two inputs, the scratch of a pass, keys and values: what a sequence of t tokens needs beside h. */
+static int reserve(struct nb_engine *e, int64_t t, struct nb_err *err)
+{
+    int rc = nb_rope_table_reserve(&e->rope, e->arch, t, err);
+    if (rc) return rc;
+    nb_rope_table_fill(&e->rope, e->arch, 0, t, t);
+    if (t <= e->buffer_tokens) return 0;
+    const struct nb_arch *a = e->arch;
+    int64_t per_token = 2 * nb_pass_width(a) + nb_pass_scratch_floats(a) + 2 * a->n_kv_heads * a->head_dim;
+    size_t floats;
+    nb_free(e->buffer);
+    e->buffer_tokens = 0;
+    e->buffer = nb_mul((size_t)t, (size_t)per_token, &floats) ? nb_alloc(floats, sizeof *e->buffer) : NULL;
+    if (!e->buffer) return nb_fail(err, NB_E_NOMEM, "no memory for a sequence of %" PRId64 " tokens", t);
+    e->buffer_tokens = t;
+    return 0;
+}
+
+void nb_engine_layer(struct nb_layer *l, const struct nb_pass *p, float *h, float *x, float *y)
+{
+    nb_layer_pass(l, NB_INPUT_ATTN, p, h, NULL, x);
+    nb_layer_pass(l, NB_INPUT_O, p, h, x, y);
+    nb_layer_pass(l, NB_INPUT_MLP, p, h, y, x);
+    nb_layer_pass(l, NB_INPUT_DOWN, p, h, x, y);
+    nb_layer_pass_finish(l, p, h, y);
+}
+
+int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *hidden, struct nb_err *err)
+{
+    const struct nb_arch *a = e->arch;
+    if (n <= 0) return 0;
+    int rc = reserve(e, n, err);
+    if (!rc) rc = nb_engine_embed(e, ids, n, hidden, err);
+    if (rc) return rc;
+    const int64_t width = nb_pass_width(a), kv = a->n_kv_heads * a->head_dim;
+    float *x = e->buffer, *y = x + n * width;
+    struct nb_pass p = {.t = n, .cos_t = e->rope.cos_t, .sin_t = e->rope.sin_t, .k = y + n * width};
+    p.v = p.k + n * kv;
+    p.scratch = p.v + n * kv;
+    for (int64_t l = 0; l < a->n_layers; l++) nb_engine_layer(e->layers[l], &p, hidden, x, y);
+    nb_rmsnorm(e->be, hidden, hidden, e->norm, n, a->hidden_size, a->rms_norm_eps);
+    return 0;
+}
+
+void nb_engine_logits(struct nb_engine *e, const float *hidden, int64_t m, float *logits)
+{
+    nb_linear_run(e->be, &e->head, hidden, m, e->arch->hidden_size, logits, e->arch->vocab_size);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * internal.h - the engine as its own files see it. */
+#ifndef NB_ENGINE_INTERNAL_H
+#define NB_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+#include "engine/layer.h"
+
+struct nb_engine {
+    const struct nb_arch *arch;
+    struct nb_backend *be;
+    struct nb_tensor embed;
+    float *norm;
+    struct nb_linear head;
+    struct nb_layer **layers;
+    /* of whole sequences; sessions have their own */
+    struct nb_rope_table rope;
+    float *buffer;
+    int64_t buffer_tokens;
+};
+
+int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h, struct nb_err *err);
+/* One layer: h is updated; x and y hold inputs, nb_pass_width per token each. */
+void nb_engine_layer(struct nb_layer *l, const struct nb_pass *p, float *h, float *x, float *y);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * numeric.h - number encodings and how a group of weights is fitted to one: fit, nearest, value.
+ *
+ * One grid interface for every solver: fit chooses (scale, zero) for a group, nearest picks the code of a
+ * value under them. Scales are cast to the file's type before rounding, so the codes are chosen for the
+ * stored scale. Source: algorithms, section 2. */
+#ifndef NB_NUMERIC_NUMERIC_H
+#define NB_NUMERIC_NUMERIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "core/qmat.h"
+
+enum nb_clip { NB_CLIP_NONE, NB_CLIP_MSE, NB_CLIP_WEIGHTED };
+enum nb_sym_range { NB_SYM_REFERENCE, /* a / 7.5 */ NB_SYM_FULL /* largest magnitude at -2^(b-1), scale of either sign */ };
+
+struct nb_grid_opts {
+    struct nb_qspec spec;
+    enum nb_clip clip;
+    enum nb_sym_range sym_range;
+    int zero_min;       /* smallest zero code allowed (gptq v1: 1) */
+};
+
+struct nb_group_params {
+    float scale, zero; /* as stored: scale rounded to spec.scale_dtype, zero an integer */
+};
+
+struct nb_numeric {
+    const char *name; /* "int" */
+    bool (*supports)(const struct nb_qspec *spec);
+    /* Parameters for n weights w[0..n) with importance u[0..n) (NULL: 1). Never non-finite, |scale| >= 1e-5
+     * (or the smallest the type can hold). */
+    void (*fit)(const struct nb_grid_opts *opts, const float *w, const float *u, int64_t n,
+                struct nb_group_params *out);
+    unsigned (*nearest)(const struct nb_qspec *spec, float w, const struct nb_group_params *p);
+    float (*value)(const struct nb_qspec *spec, unsigned code, const struct nb_group_params *p);
+    /* nearest and value of n weights under one set of parameters; code or value may be NULL. */
+    void (*round_group)(const struct nb_qspec *spec, const float *w, int64_t n,
+                        const struct nb_group_params *p, uint8_t *code, float *value);
+    /* The same with parameters of its own for each weight: one column, n rows. */
+    void (*round_lanes)(const struct nb_qspec *spec, const float *w, const float *scale,
+                        const float *zero, int64_t n, uint8_t *code, float *value);
+};
+const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec); /* NULL: none */
+
+/* |scale| limited to what the type stores: at least 1e-5, at most its largest number; rounded; sign kept. */
+float nb_numeric_store_scale(float scale, enum nb_dtype t);
+
+/* Group sizes that fit K, for messages: "32, 64, 128". */
+void nb_usable_groups(int64_t k, char *out, size_t bytes);
+
+#endif

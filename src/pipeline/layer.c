@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * layer.c - one decoder layer: run an input, gather its statistics, solve the linears that read it, go on
+ * with the quantized ones (true-sequential; algorithms, sections 1.1 and 1.2). */
+#include "pipeline/layer.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+int64_t nb_run_chunk_windows(const struct nb_run *r, int64_t c)
+{
+    int64_t left = r->windows.n_windows - c * r->windows_per_chunk;
+    return left < r->windows_per_chunk ? left : r->windows_per_chunk;
+}
+
+const int32_t *nb_run_chunk_ids(const struct nb_run *r, int64_t c)
+{
+    return r->windows.ids + c * r->windows_per_chunk * r->windows.seqlen;
+}
+
+struct nb_fmat nb_layer_work_matrix(const struct nb_layer_work *w, const struct nb_arch *arch,
+                                    int i)
+{
+    const struct nb_arch_linear *lin = &arch->linears[i];
+    return (struct nb_fmat){w->w[i], lin->rows, lin->cols, lin->cols};
+}
+
+static void work_release(struct nb_layer_work *w)
+{
+    nb_layer_free(w->engine);
+    nb_layer_free(w->engine_fp);
+    for (int i = 0; i < NB_MAX_LINEARS; i++) {
+        nb_free(w->w[i]);
+        nb_free(w->bias[i]);
+    }
+    for (int k = 0; k < NB_INPUT_COUNT; k++) nb_free(w->fold[k]);
+}
+
+struct copy_rows {
+    const struct nb_weight *from;
+    float *to;
+};
+
+static void copy_piece(void *ctx, size_t piece, int thread)
+{
+    (void)thread;
+    const struct copy_rows *c = ctx;
+    nb_weight_row(c->from, (int64_t)piece, c->to + (int64_t)piece * c->from->cols);
+}
+
+int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, struct nb_err *err)
+{
+    const struct nb_arch_linear *lin = &r->model->arch.linears[i];
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    struct nb_weight weight;
+    int rc = nb_model_linear(r->model, w->index, lin, &arena, &weight, err);
+    if (!rc) {
+        nb_free(w->w[i]);
+        nb_free(w->bias[i]);
+        w->w[i] = nb_alloc((size_t)lin->rows * (size_t)lin->cols, sizeof(float));
+        w->bias[i] = weight.bias.data.data ? nb_alloc((size_t)lin->rows, sizeof(float)) : NULL;
+        if (!w->w[i] || (weight.bias.data.data && !w->bias[i])) {
+            rc = nb_fail(err, NB_E_NOMEM, "layer %" PRId64 ": no memory for %s in f32", w->index,
+                         lin->name);
+        }
+    }
+    if (!rc) {
+        struct copy_rows c = {&weight, w->w[i]};
+        nb_pool_run(nb_backend_pool(r->be), (size_t)lin->rows, copy_piece, &c);
+        if (w->bias[i]) {
+            nb_to_f32(w->bias[i], weight.bias.data.data, weight.bias.dtype, (size_t)lin->rows);
+        }
+        if (!weight.q && !r->recipe.fp_stream)
+            nb_safetensors_drop(r->model->tensors, &weight.dense);
+        rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
+    }
+    nb_arena_release(&arena);
+    return rc;
+}
+
+static int work_load(struct nb_run *r, struct nb_layer_work *w, int64_t index, struct nb_err *err)
+{
+    memset(w, 0, sizeof *w);
+    w->index = index;
+    int rc = nb_layer_load(&w->engine, r->model, index, r->be, err);
+    if (!rc && r->recipe.fp_stream) rc = nb_layer_load(&w->engine_fp, r->model, index, r->be, err);
+    for (int i = 0; i < r->model->arch.n_linears && !rc; i++)
+        rc = nb_layer_work_load_linear(r, w, i, err);
+    return rc;
+}
+
+/* One of the two hidden streams: its layer, residual stream and current input. */
+struct stream {
+    struct nb_layer *layer;
+    struct nb_actstore *h, *x;
+};
+
+/* Chunk c through one step; the new input replaces x and is also *out. */
+static int step_stream(struct nb_run *r, const struct stream *s, enum nb_input input, int64_t c,
+                       float **out, struct nb_err *err)
+{
+    float *hp, *xp;
+    int64_t n = nb_run_chunk_windows(r, c);
+    int rc = nb_actstore_get(s->h, c, 1, &hp, err);
+    if (!rc) rc = nb_actstore_get(s->x, c, input != NB_INPUT_ATTN, &xp, err);
+    if (!rc) rc = nb_layer_step(s->layer, input, hp, xp, r->step_out, n, r->windows.seqlen, err);
+    if (rc) return rc;
+    size_t width = (size_t)nb_input_width(&r->model->arch, input);
+    memcpy(xp, r->step_out, (size_t)(n * r->windows.seqlen) * width * sizeof *xp);
+    rc = nb_actstore_put(s->x, c, err);
+    if (!rc && input == NB_INPUT_MLP) rc = nb_actstore_put(s->h, c, err);
+    if (!rc) *out = xp;
+    return rc;
+}
+
+/* The float stream's input as the folded layer would see it, so that both streams have one scale. */
+static const float *fold_input(struct nb_run *r, const float *x, int64_t rows, const float *s,
+                               int64_t k)
+{
+    for (int64_t m = 0; m < rows; m++) {
+        for (int64_t i = 0; i < k; i++) r->step_out[m * k + i] = x[m * k + i] / s[i];
+    }
+    return r->step_out;
+}
+
+int nb_layer_work_step(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
+                       struct nb_stats *stats, struct nb_err *err)
+{
+    const struct stream quantized = {w->engine, &r->h, &r->x},
+                        fp = {w->engine_fp, &r->h_fp, &r->x_fp};
+    for (int64_t c = 0; c < r->n_chunks; c++) {
+        if (nb_progress_stop(r->progress)) return nb_fail(err, NB_E_INTERRUPTED, "interrupted");
+        float *x, *x_fp = NULL;
+        int rc = step_stream(r, &quantized, input, c, &x, err);
+        if (!rc && fp.layer) rc = step_stream(r, &fp, input, c, &x_fp, err);
+        if (rc) return rc;
+        if (!stats) continue;
+        int64_t rows = nb_run_chunk_windows(r, c) * r->windows.seqlen;
+        const float *other = x_fp;
+        if (x_fp && w->fold[input]) other = fold_input(r, x_fp, rows, w->fold[input], stats->k);
+        nb_stats_add(stats, r->be, x, other, rows);
+    }
+    return 0;
+}
+
+static int finish_stream(struct nb_run *r, struct nb_layer *layer, struct nb_actstore *h,
+                         struct nb_actstore *x, struct nb_err *err)
+{
+    for (int64_t c = 0; c < r->n_chunks; c++) {
+        float *hp, *xp;
+        int rc = nb_actstore_get(h, c, 1, &hp, err);
+        if (!rc) rc = nb_actstore_get(x, c, 1, &xp, err);
+        if (!rc)
+            rc = nb_layer_finish(layer, hp, xp, nb_run_chunk_windows(r, c), r->windows.seqlen, err);
+        if (!rc) rc = nb_actstore_put(h, c, err);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+struct dequant_rows {
+    const struct nb_qmat *q;
+    float *to;
+};
+
+static void dequant_piece(void *ctx, size_t piece, int thread)
+{
+    (void)thread;
+    const struct dequant_rows *d = ctx;
+    nb_qmat_dequant_row(d->q, (int64_t)piece, d->to + (int64_t)piece * d->q->cols);
+}
+
+static int record(struct nb_run *r, const struct nb_module_spec *m, const struct nb_solve_report *s)
+{
+    struct nb_linear_report *l = &r->report->linears[r->report->n_linears++];
+    memcpy(l->name, m->path, sizeof l->name);
+    l->solve = *s;
+    l->bits = m->spec.elem.bits;
+    l->group = m->spec.group_cols;
+    l->quantized = true;
+    return json_array_append_new(r->journal_layers, nb_journal_report(l));
+}
+
+static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
+                        const struct nb_stats *stats, struct nb_err *err)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
+    struct nb_solve_opts opts = r->recipe.solve;
+    opts.grid.spec = m->spec;
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    struct nb_qmat q;
+    struct nb_solve_report s = {.ladder = ""};
+    struct nb_fmat mat = nb_layer_work_matrix(w, arch, i);
+    int rc = r->recipe.solver->solve(&q, &mat, stats, &opts, r->be, &arena, &s, err);
+    if (rc) nb_err_prefix(err, "%s", m->path);
+    if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
+    if (!rc) {
+        struct dequant_rows d = {&q, w->w[i]};
+        nb_pool_run(nb_backend_pool(r->be), (size_t)q.rows, dequant_piece, &d);
+        rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
+    }
+    if (!rc && record(r, m, &s)) rc = nb_fail(err, NB_E_NUMERIC, "%s: loss is not finite", m->path);
+    nb_arena_release(&arena);
+    return rc;
+}
+
+static bool input_is_quantized(const struct nb_run *r, int64_t layer, enum nb_input input)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    for (int i = 0; i < arch->n_linears; i++) {
+        if (arch->linears[i].input == input &&
+            nb_recipe_module(&r->recipe, arch, layer, i)->quantized) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
+                       struct nb_err *err)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    bool wanted = input_is_quantized(r, w->index, input);
+    struct nb_stats stats;
+    bool have = wanted && r->recipe.calibrates;
+    int rc =
+        have ? nb_stats_init(&stats, nb_input_width(arch, input), r->recipe.fp_stream, err) : 0;
+    if (rc) return rc;
+    if (r->recipe.calibrates) rc = nb_layer_work_step(r, w, input, have ? &stats : NULL, err);
+    if (have) nb_stats_finish(&stats);
+    for (int i = 0; i < arch->n_linears && !rc; i++) {
+        const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
+        if (arch->linears[i].input != input || !m->quantized) continue;
+        struct nb_progress_event e = {.phase = "quantize",
+                                      .item = m->path,
+                                      .done = (uint64_t)r->report->n_linears,
+                                      .total = r->recipe.n_quantized,
+                                      .loss = -1};
+        nb_progress_report(r->progress, &e);
+        rc = solve_linear(r, w, i, have ? &stats : NULL, err);
+    }
+    if (have) nb_stats_release(&stats);
+    return rc;
+}
+
+/* Norms and biases that a fold changed; the rest of the layer is copied byte for byte. */
+static int put_changed(struct nb_run *r, struct nb_layer_work *w, struct nb_err *err)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    const char *norms[NB_INPUT_COUNT] = {
+        [NB_INPUT_ATTN] = arch->attn_norm_name, [NB_INPUT_MLP] = arch->mlp_norm_name};
+    char name[NB_NAME_MAX * 2];
+    int rc = nb_output_copy(r, w->index, err);
+    for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
+        if (!w->norm_changed[k]) continue;
+        nb_arch_name(arch, w->index, norms[k], name);
+        rc = nb_output_put_f32(r, name, nb_layer_norm(w->engine, (enum nb_input)k),
+                               arch->hidden_size, err);
+    }
+    for (int i = 0; i < arch->n_linears && !rc; i++) {
+        if (!w->bias_changed[i]) continue;
+        char inside[NB_NAME_MAX + 8];
+        snprintf(inside, sizeof inside, "%s.bias", arch->linears[i].name);
+        nb_arch_name(arch, w->index, inside, name);
+        rc = nb_output_put_f32(r, name, w->bias[i], arch->linears[i].rows, err);
+    }
+    return rc;
+}
+
+static void report_layer(struct nb_run *r, int64_t layer, size_t first)
+{
+    double loss = 0, zero = 0;
+    for (size_t i = first; i < r->report->n_linears; i++) {
+        loss += r->report->linears[i].solve.loss;
+        zero += r->report->linears[i].solve.loss_zero;
+    }
+    char item[48];
+    snprintf(item, sizeof item, "layer %" PRId64 "/%" PRId64, layer + 1, r->model->arch.n_layers);
+    struct nb_progress_event e = {.phase = "quantize",
+                                  .item = item,
+                                  .done = (uint64_t)r->report->n_linears,
+                                  .total = r->recipe.n_quantized,
+                                  .loss = zero > 0 ? loss / zero : -1,
+                                  .item_done = true};
+    nb_progress_report(r->progress, &e);
+}
+
+/* The source pages of a finished layer are not needed again. */
+static void drop_layer(const struct nb_run *r, int64_t layer)
+{
+    for (size_t i = 0; i < r->n_ledger; i++) {
+        if (r->ledger[i].layer == layer)
+            nb_safetensors_drop(r->model->tensors, r->ledger[i].tensor);
+    }
+}
+
+int nb_run_layer(struct nb_run *r, int64_t layer, struct nb_err *err)
+{
+    struct nb_layer_work w;
+    size_t first = r->report->n_linears;
+    int rc = work_load(r, &w, layer, err);
+    if (!rc && r->recipe.awq) rc = nb_transform_awq(r, &w, err);
+    for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
+        if (nb_progress_stop(r->progress)) rc = nb_fail(err, NB_E_INTERRUPTED, "interrupted");
+        if (!rc) rc = solve_input(r, &w, (enum nb_input)k, err);
+    }
+    bool more = layer + 1 < r->model->arch.n_layers;
+    if (!rc && r->recipe.calibrates && more) rc = finish_stream(r, w.engine, &r->h, &r->x, err);
+    if (!rc && w.engine_fp && more) rc = finish_stream(r, w.engine_fp, &r->h_fp, &r->x_fp, err);
+    if (!rc) rc = put_changed(r, &w, err);
+    work_release(&w);
+    drop_layer(r, layer);
+    if (rc) return rc == NB_E_INTERRUPTED ? rc : nb_err_prefix(err, "layer %" PRId64, layer);
+    report_layer(r, layer, first);
+    return 0;
+}

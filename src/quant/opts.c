@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * opts.c - the solver settings used when nobody says otherwise; docs/quality.md shows what each brings. */
+#include "quant/quant.h"
+
+void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort)
+{
+    struct nb_solve_opts fresh = {.grid = o->grid, .order = NB_ORDER_PIVOTED};
+    if (effort >= NB_EFFORT_NORMAL) {
+        fresh.order = NB_ORDER_AUTO;
+        fresh.scale_trials = 2;
+        fresh.cd_sweeps = 4;
+        fresh.refit = true;
+    }
+    if (effort >= NB_EFFORT_BEST) {
+        fresh.scale_trials = fresh.group_trials = 3;
+        fresh.restarts = 1;
+        fresh.beam = 8;
+        fresh.beam_sweeps = 2;
+    }
+    *o = fresh;
+}
+
+void nb_solve_opts_defaults(struct nb_solve_opts *o)
+{
+    nb_solve_opts_effort(o, NB_EFFORT_NORMAL);
+}

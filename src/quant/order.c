@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * order.c - in which order columns are rounded: as they stand, by falling diag(H), or groups whole.
+ *
+ * Early columns hand their error to many later ones; so the columns with strong inputs go first. Source:
+ * the act-order option of GPTQ and "group-aware reordering", arXiv:2505.14638; algorithms, section 3.4.
+ *
+ * What an order changes is the sum of the factor's pivots, whose product is the determinant of H whatever
+ * the order: it is least when the pivots are alike. "Pivoted" goes for that directly: Cholesky with the
+ * least remaining diagonal taken next (ours; the sorted decomposition of lattice decoding).
+ * Positions count from the last visited column to the first (problem.h), so everything here ascends. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "quant/problem.h"
+
+enum { PIVOT_BLOCK = 64 };
+
+struct key {
+    double group_value, value; /* of the group (the same for all when groups do not matter), of the column */
+    int32_t group, column;
+};
+
+const char *nb_order_name(enum nb_act_order o)
+{
+    switch (o) {
+    case NB_ORDER_AUTO: return "auto";
+    case NB_ORDER_NONE: return "none";
+    case NB_ORDER_STATIC: return "static";
+    case NB_ORDER_GROUP: return "group";
+    case NB_ORDER_PIVOTED: return "pivoted";
+    default: return "dynamic";
+    }
+}
+
+static int rising(double a, double b)
+{
+    return a < b ? -1 : a > b;
+}
+
+/* Among equals the higher index comes first: it is visited later. */
+static int compare(const void *a, const void *b)
+{
+    const struct key *x = a, *y = b;
+    int c = rising(x->group_value, y->group_value);
+    if (!c) c = rising(y->group, x->group);
+    if (!c) c = rising(x->value, y->value);
+    return c ? c : rising(y->column, x->column);
+}
+
+static void group_keys(struct key *keys, int64_t n, int64_t group)
+{
+    for (int64_t j0 = 0; j0 < n; j0 += group) {
+        const int64_t j1 = j0 + group < n ? j0 + group : n;
+        double most = keys[j0].value;
+        for (int64_t j = j0; j < j1; j++) most = keys[j].value > most ? keys[j].value : most;
+        if (j1 - j0 < group) most = -1.0; /* a short last group is visited last */
+        for (int64_t j = j0; j < j1; j++) {
+            keys[j].group_value = most;
+            keys[j].group = (int32_t)(j0 / group);
+        }
+    }
+}
+
+int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int64_t n, int64_t group,
+                  struct nb_err *err)
+{
+    if (order == NB_ORDER_NONE) {
+        for (int64_t i = 0; i < n; i++) at[i] = (int32_t)(n - 1 - i);
+        return 0;
+    }
+    struct key *keys = nb_alloc((size_t)n, sizeof *keys);
+    if (!keys) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", n);
+    for (int64_t j = 0; j < n; j++) keys[j] = (struct key){.value = diag[j], .column = (int32_t)j};
+    if (order == NB_ORDER_GROUP) group_keys(keys, n, group);
+    qsort(keys, (size_t)n, sizeof *keys, compare);
+    for (int64_t i = 0; i < n; i++) at[i] = keys[i].column;
+    nb_free(keys);
+    return 0;
+}
+
+/* Cholesky with pivoting that keeps no factor: only which column comes when. Columns leave the matrix in
+ * blocks; the rest of the matrix is updated by one GEMM per block and closed up. */
+struct pivoting {
+    int64_t m;        /* columns left in a */
+    float *a;         /* [m, m] Schur complement at the start of the block */
+    float *lines;     /* [m, PIVOT_BLOCK] factor rows of the block */
+    double *diag;     /* [m] up to date */
+    int32_t *column;  /* [m] */
+    bool *gone;       /* [m] */
+};
+
+static int64_t least_column(const struct pivoting *v)
+{
+    int64_t best = -1;
+    for (int64_t i = 0; i < v->m; i++) {
+        if (!v->gone[i] && (best < 0 || v->diag[i] < v->diag[best])) best = i;
+    }
+    return best;
+}
+
+/* Takes column c as the t-th of the block: its factor row and what it leaves of the diagonal. */
+static void eliminate(struct pivoting *v, int64_t c, int64_t t)
+{
+    const double root = sqrt(v->diag[c] > 0.0 ? v->diag[c] : 1e-30);
+    const float *pivot = v->lines + c * PIVOT_BLOCK;
+    v->gone[c] = true;
+    for (int64_t i = 0; i < v->m; i++) {
+        float *line = v->lines + i * PIVOT_BLOCK;
+        double sum = v->a[c * v->m + i];
+        for (int64_t l = 0; l < t; l++) sum -= (double)line[l] * pivot[l];
+        line[t] = v->gone[i] ? 0.0f : (float)(sum / root);
+        v->diag[i] -= (double)line[t] * line[t];
+    }
+}
+
+/* Schur complement after the block, without the columns that left. */
+static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
+{
+    const int64_t m = v->m;
+    nb_gemm_run(be, &(struct nb_gemm){.tb = true, .accumulate = true, .m = m, .n = m, .k = taken, .alpha = -1.0f,
+                                      .a = v->lines, .b = v->lines, .c = v->a, .lda = PIVOT_BLOCK,
+                                      .ldb = PIVOT_BLOCK, .ldc = m});
+    float *to = v->a;
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < m && !v->gone[i]; j++) {
+            if (!v->gone[j]) *to++ = v->a[i * m + j];
+        }
+    }
+    int64_t left = 0;
+    for (int64_t i = 0; i < m; i++) {
+        if (v->gone[i]) continue;
+        v->diag[left] = v->diag[i];
+        v->column[left++] = v->column[i];
+    }
+    for (int64_t i = 0; i < left; i++) v->gone[i] = false;
+    v->m = left;
+}
+
+int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be, struct nb_err *err)
+{
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    struct pivoting v = {.m = n};
+    v.a = nb_arena_alloc(&arena, (size_t)n * (size_t)n, sizeof *v.a);
+    v.lines = nb_arena_calloc(&arena, (size_t)n * PIVOT_BLOCK, sizeof *v.lines);
+    v.diag = nb_arena_alloc(&arena, (size_t)n, sizeof *v.diag);
+    v.column = nb_arena_alloc(&arena, (size_t)n, sizeof *v.column);
+    v.gone = nb_arena_calloc(&arena, (size_t)n, sizeof *v.gone);
+    const bool ready = !arena.failed;
+    for (int64_t i = 0; ready && i < n; i++) {
+        memcpy(v.a + i * n, h + i * ld, (size_t)n * sizeof *v.a);
+        v.diag[i] = h[i * ld + i];
+        v.column[i] = (int32_t)i;
+    }
+    for (int64_t done = 0; ready && done < n;) {
+        int64_t t = 0;
+        for (; t < PIVOT_BLOCK && done < n; t++, done++) {
+            const int64_t c = least_column(&v);
+            at[done] = v.column[c];
+            eliminate(&v, c, t);
+        }
+        if (done < n) close_up(&v, t, be);
+    }
+    nb_arena_release(&arena);
+    return ready ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", n);
+}

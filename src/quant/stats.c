@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stats.c - sums over calibration tokens that the solvers live on, and the loss they define.
+ *
+ * Raw sums: the token count divides once, where they are used. Only one triangle of H is gathered. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "quant/quant.h"
+
+enum { CROSS_ROWS = 1024, SUM_COLUMNS = 64, LOSS_ROWS = 128 };
+
+int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err)
+{
+    *s = (struct nb_stats){.k = k};
+    size_t nn;
+    if (k > 0 && nb_mul((size_t)k, (size_t)k, &nn)) {
+        s->h = nb_calloc(nn, sizeof *s->h);
+        s->abs_sum = nb_calloc((size_t)k, sizeof *s->abs_sum);
+        if (cross) s->d = nb_calloc(nn, sizeof *s->d);
+        if (cross) s->diff = nb_alloc((size_t)k * CROSS_ROWS, sizeof *s->diff);
+    }
+    if (s->h && s->abs_sum && (!cross || (s->d && s->diff))) return 0;
+    nb_stats_release(s);
+    return nb_fail(err, NB_E_NOMEM, "no memory for the statistics of %" PRId64 " columns", k);
+}
+
+void nb_stats_release(struct nb_stats *s)
+{
+    nb_free(s->h);
+    nb_free(s->d);
+    nb_free(s->diff);
+    nb_free(s->abs_sum);
+    *s = (struct nb_stats){0};
+}
+
+struct sum_job {
+    struct nb_stats *s;
+    const float *x;
+    int64_t m;
+};
+
+static void sum_columns(void *ctx, size_t piece, int thread)
+{
+    const struct sum_job *job = ctx;
+    (void)thread;
+    const int64_t k = job->s->k, j0 = (int64_t)piece * SUM_COLUMNS;
+    const int64_t j1 = j0 + SUM_COLUMNS < k ? j0 + SUM_COLUMNS : k;
+    double *sum = job->s->abs_sum;
+    for (int64_t i = 0; i < job->m; i++) {
+        const float *x = job->x + i * k;
+        for (int64_t j = j0; j < j1; j++) sum[j] += (double)fabsf(x[j]);
+    }
+}
+
+void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp, int64_t m)
+{
+    const int64_t k = s->k;
+    nb_syrk_accumulate(be, s->h, x, m, k, k);
+    struct sum_job job = {.s = s, .x = x, .m = m};
+    nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns, &job);
+    for (int64_t i0 = 0; s->d && x_fp && i0 < m; i0 += CROSS_ROWS) {
+        const int64_t n = m - i0 < CROSS_ROWS ? m - i0 : CROSS_ROWS;
+        for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i0 * k + i] - x[i0 * k + i];
+        nb_cross_accumulate(be, s->d, s->diff, x + i0 * k, n, k, k);
+    }
+    s->n_tokens += m;
+    s->finished = false;
+}
+
+void nb_stats_finish(struct nb_stats *s)
+{
+    for (int64_t i = 0; i < s->k; i++) {
+        for (int64_t j = 0; j < i; j++) s->h[i * s->k + j] = s->h[j * s->k + i];
+    }
+    s->finished = true;
+}
+
+double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q, const struct nb_stats *stats,
+                      struct nb_backend *be)
+{
+    const int64_t k = w->cols;
+    double sum = NAN;
+    float *h = nb_alloc((size_t)k * (size_t)k, sizeof *h);
+    float *delta = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *delta);
+    float *grad = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *grad);
+    if (!h || !delta || !grad) goto out;
+    const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
+    for (int64_t i = 0; i < k * k; i++) h[i] = (float)(stats->h[i] * scale);
+    sum = 0.0;
+    for (int64_t r0 = 0; r0 < w->rows; r0 += LOSS_ROWS) {
+        const int64_t n = w->rows - r0 < LOSS_ROWS ? w->rows - r0 : LOSS_ROWS;
+        for (int64_t r = 0; r < n; r++) {
+            for (int64_t j = 0; j < k; j++) {
+                delta[r * k + j] = w->data[(r0 + r) * w->ld + j] - q->data[(r0 + r) * q->ld + j];
+            }
+        }
+        nb_gemm_run(be, &(struct nb_gemm){.m = n, .n = k, .k = k, .alpha = 1.0f, .a = delta, .b = h,
+                                          .c = grad, .lda = k, .ldb = k, .ldc = k});
+        for (int64_t i = 0; i < n * k; i++) sum += (double)delta[i] * grad[i];
+    }
+out:
+    nb_free(h);
+    nb_free(delta);
+    nb_free(grad);
+    return sum;
+}

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make_models.py - tiny random float models with the logits transformers computes for them.
+
+Writes models/<name>/ beside this file: config.json, model.safetensors (one model in shards with an
+index), and expected.safetensors with
+
+    ids     I64 [T]      token ids of one sequence, no padding
+    logits  F32 [T,V]    logits of every position, one forward pass over the whole sequence
+
+Made with transformers 5.23.0, torch 2.13.0 (CPU), safetensors 0.8, numpy 2.4; expected.safetensors
+repeats the versions that were really used in its metadata. The stored weights (f32, f16, bf16) are
+widened to float32, the arithmetic is float32, attention is "eager", so the values are those of plain
+matrix products; a correct float32 engine agrees to about 1e-4 relative to the largest logit.
+
+Weights come from numpy's PCG64 seeded with the model's name, one stream per parameter, so a model does
+not change when another is added. They are no trained weights: scales are chosen so that attention is
+far from uniform (positions and windows matter), norm weights are not 1 and biases not 0.
+
+What the variants pin down (all checked below by "must differ" runs):
+  llama2-mha-f16        old-style config (rope_theta, rope_scaling: null, torch_dtype at top level)
+  llama3-gqa-bf16       old-style rope_scaling {"rope_type": "llama3"}; T > original_max_position_embeddings
+  llama-bias-f32        attention_bias and mlp_bias, large rms_norm_eps; new style (rope_parameters)
+  llama-rope-linear     oldest style: rope_scaling {"type": "linear"}
+  llama-rope-dynamic    new style; T > max_position_embeddings. transformers takes ONE base for the
+                        whole pass, from the longest position seen (T, not position+1):
+                        base * ((f*T/max_pos) - (f-1)) ^ (d/(d-2)). At T <= max_pos nothing changes.
+                        A later shorter pass through the same model object keeps the grown base until
+                        T < max_pos; the file holds a fresh model's answer. Cached keys of an
+                        incremental decode keep the base of their time, so it would give other logits.
+  llama-rope-yarn       new style; factor 4, attention_factor by default 0.1*ln(4)+1 on cos and sin
+  mistral-window-bf16   sliding window (key j seen by query i iff j <= i and i - j < window) < T;
+                        head_dim != hidden/heads
+  qwen2-tied-bf16       q/k/v bias, tied head: no lm_head.weight in the file
+  qwen2-some-slide      use_sliding_window with max_window_layers 1 of 3 and no layer_types in the
+                        config: layers i >= max_window_layers slide
+  qwen2-layer-types     layer_types given and at odds with max_window_layers: layer_types wins
+  qwen3-gqa-bf16        q/k norm over head_dim, head_dim != hidden/heads; three shards and an index
+
+Usage: make_models.py [NAME...]      (default: all)
+"""
+
+import json
+import os
+import sys
+import zlib
+
+import numpy as np
+import safetensors
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOKENS = 48
+
+SMALL = dict(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, intermediate_size=112, rms_norm_eps=1e-5,
+             tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, max_position_embeddings=256)
+
+
+def rope(kind="default", theta=10000.0, **more):
+    return dict(rope_type=kind, rope_theta=theta, **more)
+
+
+# name -> (config class, settings over SMALL, stored dtype, options)
+# options: old = rewrite rope/dtype keys the old way, old_rope = that rope_scaling value,
+#          drop = keys removed from config.json, shard = max shard size, tokens = T
+MODELS = {
+    "llama2-mha-f16": (LlamaConfig, dict(num_key_value_heads=4, intermediate_size=96, rope_parameters=rope()),
+                       torch.float16, dict(old=True, old_rope=None, drop=["head_dim"])),
+    "llama3-gqa-bf16": (LlamaConfig, dict(rope_parameters=rope(
+        "llama3", 5000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=32)), torch.bfloat16,
+        dict(old=True, old_rope=dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                     original_max_position_embeddings=32, rope_type="llama3"))),
+    "llama-bias-f32": (LlamaConfig, dict(vocab_size=80, intermediate_size=72, rms_norm_eps=1e-3,
+                                         attention_bias=True, mlp_bias=True, rope_parameters=rope(theta=1000.0)),
+                       torch.float32, {}),
+    "llama-rope-linear": (LlamaConfig, dict(rope_parameters=rope("linear", factor=3.0)), torch.float16,
+                          dict(old=True, old_rope=dict(type="linear", factor=3.0))),
+    "llama-rope-dynamic": (LlamaConfig, dict(max_position_embeddings=24,
+                                             rope_parameters=rope("dynamic", factor=2.0)), torch.bfloat16,
+                           dict(tokens=60)),
+    "llama-rope-yarn": (LlamaConfig, dict(max_position_embeddings=128, rope_parameters=rope(
+        "yarn", factor=4.0, original_max_position_embeddings=32)), torch.bfloat16, {}),
+    "mistral-window-bf16": (MistralConfig, dict(head_dim=24, sliding_window=13, rope_parameters=rope()),
+                            torch.bfloat16, {}),
+    "qwen2-tied-bf16": (Qwen2Config, dict(tie_word_embeddings=True, rms_norm_eps=1e-6,
+                                          rope_parameters=rope(theta=1e6)), torch.bfloat16, {}),
+    "qwen2-some-slide": (Qwen2Config, dict(num_hidden_layers=3, tie_word_embeddings=True, use_sliding_window=True,
+                                           sliding_window=10, max_window_layers=1, rope_parameters=rope()),
+                         torch.float16, dict(old=True, old_rope=None, drop=["layer_types"])),
+    "qwen2-layer-types": (Qwen2Config, dict(use_sliding_window=True, sliding_window=10, max_window_layers=28,
+                                            layer_types=["sliding_attention", "full_attention"],
+                                            rope_parameters=rope()), torch.bfloat16, {}),
+    "qwen3-gqa-bf16": (Qwen3Config, dict(head_dim=32, rms_norm_eps=1e-6, intermediate_size=96,
+                                         rope_parameters=rope(theta=1e6)), torch.bfloat16, dict(shard=90_000)),
+}
+
+
+def values(model, name, param):
+    """Random values for one parameter; the stream depends on model and parameter name only."""
+    rng = np.random.Generator(np.random.PCG64([zlib.crc32(model.encode()), zlib.crc32(name.encode())]))
+    z = rng.standard_normal(tuple(param.shape))
+    if name.endswith("bias"):
+        z = 0.3 * z
+    elif "norm" in name:
+        z = 1.0 + 0.3 * z
+    elif "embed_tokens" in name:
+        z = 0.25 * z
+    elif "lm_head" in name:
+        z = 2.0 / np.sqrt(param.shape[1]) * z
+    else:
+        gain = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.2
+        z = gain / np.sqrt(param.shape[1]) * z
+    return torch.from_numpy(z.astype(np.float32))
+
+
+def forward(folder, ids):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return model(input_ids=ids[None], use_cache=False).logits[0].float().contiguous()
+
+
+def rewrite_config(path, options):
+    """Old-style keys where asked; the caller checks that the result still means the same."""
+    with open(path) as f:
+        config = json.load(f)
+    for key in options.get("drop", []):
+        del config[key]
+    if options.get("old"):
+        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+        config["rope_scaling"] = options["old_rope"]
+        config["torch_dtype"] = config.pop("dtype")
+        config["transformers_version"] = "4.45.0"
+    with open(path, "w") as f:
+        json.dump(config, f, indent=2, sort_keys=True)
+        f.write("\n")
+
+
+def make(name):
+    cls, settings, dtype, options = MODELS[name]
+    folder = os.path.join(HERE, "models", name)
+    os.makedirs(folder, exist_ok=True)
+    for old in os.listdir(folder):
+        os.remove(os.path.join(folder, old))
+
+    config = cls(**{**SMALL, **settings})
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for pname, param in model.named_parameters():
+            param.copy_(values(name, pname, param))
+    model.to(dtype).save_pretrained(folder, max_shard_size=options.get("shard", "5GB"))
+    os.remove(os.path.join(folder, "generation_config.json"))
+
+    rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    ids = torch.from_numpy(rng.integers(0, config.vocab_size, options.get("tokens", TOKENS)))
+    logits = forward(folder, ids)
+    rewrite_config(os.path.join(folder, "config.json"), options)
+    again = forward(folder, ids)
+    assert torch.equal(logits, again), f"{name}: the rewritten config changed the model"
+    assert torch.isfinite(logits).all()
+
+    save_file({"ids": ids, "logits": logits}, os.path.join(folder, "expected.safetensors"), metadata={
+        "made_with": f"transformers {transformers.__version__}, torch {torch.__version__}, safetensors "
+                     f"{safetensors.__version__}, float32, eager attention"})
+    size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
+    print(f"{name:22s} {size / 1000:6.1f} kB  T {len(ids)}  logits rms {logits.pow(2).mean().sqrt():.2f} "
+          f"max {logits.abs().max():.2f}")
+    for f in os.listdir(folder):
+        os.chmod(os.path.join(folder, f), 0o644)
+    return folder, ids, logits
+
+
+# name -> config edits that must change the logits: proof that the vector would catch the mistake
+MUST_DIFFER = {
+    "llama3-gqa-bf16": dict(rope_scaling=None),
+    "llama-rope-linear": dict(rope_scaling=None),
+    "llama-rope-dynamic": dict(rope_parameters=rope()),
+    "llama-rope-yarn": dict(rope_parameters=rope()),
+    "llama2-mha-f16": dict(rope_theta=20000.0),
+    "llama-bias-f32": dict(rms_norm_eps=1e-5),
+    "mistral-window-bf16": dict(sliding_window=14),
+    "qwen2-some-slide": dict(max_window_layers=2),
+    "qwen2-layer-types": dict(layer_types=["full_attention", "sliding_attention"]),
+    "qwen2-tied-bf16": dict(rope_parameters=rope(theta=10000.0)),
+    "qwen3-gqa-bf16": dict(rms_norm_eps=1e-3),
+}
+
+
+def check_difference(name, folder, ids, logits):
+    path = os.path.join(folder, "config.json")
+    with open(path) as f:
+        text = f.read()
+    try:
+        with open(path, "w") as f:
+            json.dump({**json.loads(text), **MUST_DIFFER[name]}, f)
+        moved = (forward(folder, ids) - logits).abs().max().item()
+    finally:
+        with open(path, "w") as f:
+            f.write(text)
+    print(f"{'':22s} with {MUST_DIFFER[name]}: largest change {moved:.3g}")
+    assert moved > 0.02, name
+
+
+def main():
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in sys.argv[1:] or MODELS:
+        check_difference(name, *make(name))
+
+
+if __name__ == "__main__":
+    main()

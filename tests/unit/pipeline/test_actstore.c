@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_actstore.c - a chunk holds the same floats wherever it lives. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "pipeline/actstore.h"
+
+enum { CHUNKS = 5, FLOATS = 33 };
+
+static float expected(int64_t chunk, int i)
+{
+    return (float)(chunk * 1000 + i);
+}
+
+static void fill_then_check(uint64_t budget_bytes, int64_t want_in_ram)
+{
+    struct nb_actstore s;
+    struct nb_err err;
+    char path[256];
+    const char *tmp = getenv("NB_TEST_TMP");
+    snprintf(path, sizeof path, "%s/actstore", tmp ? tmp : ".");
+    assert_int_equal(nb_actstore_open(&s, path, CHUNKS, FLOATS, &budget_bytes, &err), 0);
+    assert_int_equal(s.n_in_ram, want_in_ram);
+    float *p;
+    for (int64_t c = 0; c < CHUNKS; c++) {
+        assert_int_equal(nb_actstore_get(&s, c, 0, &p, &err), 0);
+        for (int i = 0; i < FLOATS; i++) p[i] = expected(c, i);
+        assert_int_equal(nb_actstore_put(&s, c, &err), 0);
+    }
+    for (int64_t c = CHUNKS - 1; c >= 0; c--) {
+        assert_int_equal(nb_actstore_get(&s, c, 1, &p, &err), 0);
+        for (int i = 0; i < FLOATS; i++) assert_true(p[i] == expected(c, i));
+    }
+    nb_actstore_close(&s);
+}
+
+static void all_in_ram(void **state)
+{
+    (void)state;
+    fill_then_check(1 << 20, CHUNKS);
+}
+
+static void some_in_file(void **state)
+{
+    (void)state;
+    fill_then_check(2 * FLOATS * sizeof(float) + 3, 2);
+}
+
+static void all_in_file(void **state)
+{
+    (void)state;
+    fill_then_check(0, 0);
+}
+
+static void budget_is_charged(void **state)
+{
+    (void)state;
+    struct nb_actstore s;
+    struct nb_err err;
+    uint64_t budget = 10 * FLOATS * sizeof(float);
+    assert_int_equal(nb_actstore_open(&s, "unused", CHUNKS, FLOATS, &budget, &err), 0);
+    assert_int_equal(budget, 5 * FLOATS * sizeof(float));
+    nb_actstore_close(&s);
+}
+
+static void unwritable_place_is_named(void **state)
+{
+    (void)state;
+    struct nb_actstore s;
+    struct nb_err err;
+    uint64_t budget = 0;
+    assert_int_not_equal(nb_actstore_open(&s, "/nonexistent/x", 1, FLOATS, &budget, &err), 0);
+    assert_string_equal(err.text, "/nonexistent/x: cannot create: No such file or directory");
+    nb_actstore_close(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_in_ram),        cmocka_unit_test(some_in_file),
+        cmocka_unit_test(all_in_file),       cmocka_unit_test(budget_is_charged),
+        cmocka_unit_test(unwritable_place_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
