@@ -8,7 +8,7 @@ import sys
 COLUMNS = {
     "quantize": ("threads", "wall_s", "cpu_s", "rss_mib", "quantize_s", "dtype", "load", "rc"),
     "shapes": ("threads", "wall_s", "cpu_s", "rss_mib", "quantize_s", "dtype", "load", "rc"),
-    "evaluate": ("text", "ppl", "kld", "kld_se", "same_top", "tokens", "rc"),
+    "evaluate": ("text", "ppl", "kld", "kld_se", "same_top", "windows", "rc"),
     "perplexity": ("text", "threads", "ppl", "tokens", "forward_s", "tokens_per_s", "wall_s", "cpu_s", "rss_mib", "load", "rc"),
 }
 

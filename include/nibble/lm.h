@@ -11,13 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "nibble/version.h"
+#include "nibble/status.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-struct nb_err;
 struct nb_lm;
 
 struct nb_lm_opts {

@@ -6,8 +6,10 @@
  * ~/.cache/huggingface/hub, in this order; below it models--ORG--NAME/refs/REVISION holds the commit and
  * models--ORG--NAME/snapshots/COMMIT the files. Nothing is downloaded. */
 #include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "api/api.h"
 #include "base/file.h"
@@ -99,6 +101,10 @@ int nb_locate_model(const char *model, char **dir, struct nb_err *err)
     if (nb_path_is_dir(model)) {
         *dir = nb_xstrdup(model);
         return 0;
+    }
+    struct stat st;
+    if (stat(model, &st) && errno != ENOENT && errno != ENOTDIR) {
+        return nb_fail_errno(err, "%s: cannot open", model);
     }
     if (nb_path_exists(model)) {
         if (n > 5 && strcmp(model + n - 5, ".gguf") == 0) {

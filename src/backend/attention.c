@@ -125,6 +125,7 @@ static void panel_step(const struct run *run, const struct block *b, int64_t p, 
     const int64_t d = run->a->head_dim, nr = ops->nr, window = run->a->window;
     const int64_t low = position(run, r), high = position(run, least(r + nr, run->rows) - 1);
     if (k0 > high || (window && k0 + n - 1 <= low - window)) return; /* nothing to see for any lane */
+    n = least(n, high - k0 + 1); /* the rest no lane may see; it would add zeros */
     const float *q = b->q + p * d * nr;
     float *o = b->o + p * d * nr;
     for (int64_t t = 0; t < n; t += ops->mr) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * backend.c - making a backend: choose a level, take scratch for every thread, check that it computes. */
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,6 +65,19 @@ void nb_backend_free(struct nb_backend *be)
     nb_free(be->scratch);
     nb_free(be->factor);
     nb_free(be);
+}
+
+bool nb_backend_has_bf16(const struct nb_backend *be)
+{
+    return be->ops.tile_bf16 != NULL;
+}
+
+enum nb_precision nb_backend_set_precision(struct nb_backend *be, enum nb_precision precision)
+{
+    assert(precision == NB_PRECISION_F32 || nb_backend_has_bf16(be));
+    enum nb_precision before = be->precision;
+    be->precision = precision;
+    return before;
 }
 
 struct nb_pool *nb_backend_pool(const struct nb_backend *be)

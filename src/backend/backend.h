@@ -26,6 +26,15 @@ void nb_backend_free(struct nb_backend *be);
 struct nb_pool *nb_backend_pool(const struct nb_backend *be);
 void nb_backend_describe(const struct nb_backend *be, char *out, size_t bytes); /* for info and manifests */
 
+/* How linears with more than 4 rows of x and the sums over tokens multiply. Everything else, and evaluation, is f32. */
+enum nb_precision {
+    NB_PRECISION_F32,
+    NB_PRECISION_BF16 /* operands rounded to bf16, products summed in f32 */
+};
+bool nb_backend_has_bf16(const struct nb_backend *be); /* this machine does it faster than f32 */
+/* Sets what later calls use and returns what was in force; BF16 needs nb_backend_has_bf16. */
+enum nb_precision nb_backend_set_precision(struct nb_backend *be, enum nb_precision precision);
+
 /* ---- linears: prepared once per weight, run many times ---- */
 
 struct nb_gemm_kernel; /* one way to multiply by a weight: kernels.h, table in kernels.c */

@@ -33,38 +33,60 @@ static void pack(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const
     }
 }
 
+/* Packed panels of w to bf16 pairs; each stays where it begins and is half as long. */
+static void pair(const struct nb_cpu_ops *ops, float *panels, int64_t count, int w, int64_t k)
+{
+    for (int64_t r = 0; r < count; r += w) ops->pair_bf16(panels + r * k, w, k);
+}
+
 static void scale(float *x, int64_t n, float alpha)
 {
     for (int64_t i = 0; i < n; i++) x[i] *= alpha;
 }
 
-/* The last, narrow panel of columns: through a full tile on the side. */
-static void narrow_tile(const struct nb_cpu_ops *ops, const struct nb_scratch *s, int64_t k, const float *a,
-                        const float *b, float *c, int64_t ldc, int rows, int cols, bool add)
+/* One tile of the result; a and b are its packed panels, k steps deep. */
+struct tile_at {
+    nb_tile_f32_fn fn;
+    int64_t k;
+    const float *a, *b;
+    float *c;
+    int64_t ldc;
+    int rows, cols;
+    bool add;
+};
+
+static void run_tile(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct tile_at *t)
 {
-    ops->tile_f32(k, a, ops->mr, b, ops->nr, s->tile, ops->nr, rows, false);
-    for (int r = 0; r < rows; r++) {
-        const float *from = s->tile + r * ops->nr;
-        float *to = c + r * ldc;
-        for (int j = 0; j < cols; j++) to[j] = add ? to[j] + from[j] : from[j];
+    const int nr = ops->nr;
+    if (t->cols == nr) {
+        t->fn(t->k, t->a, ops->mr, t->b, nr, t->c, t->ldc, t->rows, t->add);
+        return;
+    }
+    /* The last, narrow panel of columns: through a full tile on the side. */
+    t->fn(t->k, t->a, ops->mr, t->b, nr, s->tile, nr, t->rows, false);
+    for (int r = 0; r < t->rows; r++) {
+        const float *from = s->tile + r * nr;
+        float *to = t->c + r * t->ldc;
+        for (int j = 0; j < t->cols; j++) to[j] = t->add ? to[j] + from[j] : from[j];
     }
 }
 
+/* Rows [m0, m0 + m) of the block at depth k, from the packed panels of both sides. */
 static void tiles(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct nb_block *blk, int64_t m0,
-                  int64_t m, int64_t k, bool add)
+                  int64_t k, bool add)
 {
     const int mr = ops->mr, nr = ops->nr;
+    const int64_t m = least(NB_BLOCK_M, blk->m - m0);
+    struct tile_at t = {.fn = blk->bf16 ? ops->tile_bf16 : ops->tile_f32,
+                        .k = blk->bf16 ? (k + 1) / 2 : k, .ldc = blk->ldc, .add = add};
     for (int64_t i = 0; i < m; i += mr) {
-        int rows = (int)least(mr, m - i);
-        const float *a = s->a + i * k;
-        float *c = blk->c + (m0 + i) * blk->ldc;
+        t.rows = (int)least(mr, m - i);
+        t.a = s->a + i * k;
         for (int64_t j = 0; j < blk->n; j += nr) {
-            const float *b = s->b + j * k;
-            if (blk->n - j >= nr) {
-                ops->tile_f32(k, a, mr, b, nr, c + j, blk->ldc, rows, add);
-            } else {
-                narrow_tile(ops, s, k, a, b, c + j, blk->ldc, rows, (int)(blk->n - j), add);
-            }
+            t.b = s->b + j * k;
+            t.c = blk->c + (m0 + i) * blk->ldc + j;
+            t.cols = (int)least(nr, blk->n - j);
+            run_tile(ops, s, &t);
         }
     }
 }
@@ -74,11 +96,13 @@ void nb_block_run(const struct nb_cpu_ops *ops, const struct nb_scratch *s, cons
     for (int64_t k0 = 0; k0 < blk->k; k0 += NB_BLOCK_K) {
         int64_t k = least(NB_BLOCK_K, blk->k - k0);
         pack(ops, s, blk->b, blk->b0, blk->n, k0, k, ops->nr, s->b);
+        if (blk->bf16) pair(ops, s->b, blk->n, ops->nr, k);
         for (int64_t m0 = 0; m0 < blk->m; m0 += NB_BLOCK_M) {
             int64_t m = least(NB_BLOCK_M, blk->m - m0);
             pack(ops, s, blk->a, blk->a0 + m0, m, k0, k, ops->mr, s->a);
             if (blk->alpha != 0) scale(s->a, (m + ops->mr - 1) / ops->mr * ops->mr * k, blk->alpha);
-            tiles(ops, s, blk, m0, m, k, blk->add || k0 > 0);
+            if (blk->bf16) pair(ops, s->a, m, ops->mr, k);
+            tiles(ops, s, blk, m0, k, blk->add || k0 > 0);
         }
     }
     if (blk->k == 0 && !blk->add) {

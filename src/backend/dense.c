@@ -45,17 +45,21 @@ void nb_gemm_run(struct nb_backend *be, const struct nb_gemm *g)
 /* ---- sums over tokens ----
  *
  * Square tiles of the result are the pieces; each runs over all tokens. Products of SUM_TOKENS tokens are
- * summed in f32 inside the register tile and the tile on the side, then added to the f64 result. */
+ * summed in f32, inside the register tile and in a tile on the side, then added to the f64 result. */
 
-enum { SUM_TOKENS = 1024 };
+enum {
+    SUM_TOKENS = 2048,
+    SUM_TILE = 224, /* at most; whole panels of 14, 32 and 16 */
+};
+_Static_assert(2 * SUM_TILE * NB_BLOCK_K + 2 * NB_PACK_SLACK + SUM_TILE * SUM_TILE <= NB_SCRATCH_MIN_FLOATS,
+               "the panels and the sums of a tile must fit the scratch");
 
 struct sum_run {
     struct nb_backend *be;
     double *out;
     const float *a, *b;
-    int64_t m, ld, k;
-    int64_t tile, tiles;
-    bool upper;
+    int64_t m, ld, k, tiles;
+    bool upper, bf16;
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -85,24 +89,40 @@ static void sum_tile(const struct sum_run *run, int64_t piece, int64_t *row, int
     *col = *row + 1 + piece;
 }
 
-static void pack_tokens(const struct nb_cpu_ops *ops, const float *x, int64_t ld, int64_t cols, int64_t tokens, int w,
-                        float *dst)
+/* First column of tile t: tiles are nearly equal, in whole panels. */
+static int64_t border(const struct sum_run *run, int64_t t)
 {
+    return nb_piece_start(run->k, run->be->ops.nr, run->tiles, t);
+}
+
+/* Panels of w columns of x, `tokens` deep. */
+static void pack_tokens(const struct sum_run *run, const float *x, int64_t cols, int64_t tokens, int w, float *dst)
+{
+    const struct nb_cpu_ops *ops = &run->be->ops;
     for (int64_t j = 0; j < cols; j += w, dst += tokens * w) {
-        ops->pack_cols_f32(dst, w, x + j, ld, (int)least(w, cols - j), tokens);
+        ops->pack_cols_f32(dst, w, x + j, run->ld, (int)least(w, cols - j), tokens);
+        if (run->bf16) ops->pair_bf16(dst, w, tokens);
     }
 }
 
-/* part [rows, width] (+)= products of `tokens` tokens; below the diagonal tiles are left out when diagonal. */
-static void sum_products(const struct nb_cpu_ops *ops, const struct nb_scratch *s, float *part, int64_t width,
-                         int64_t rows, int64_t cols, int64_t tokens, bool diagonal, bool more)
+/* One piece: part [rows, width] holds rows x cols of the result over some tokens; a and b are packed panels. */
+struct sum_part {
+    float *a, *b, *part;
+    int64_t width, rows, cols;
+    bool diagonal; /* tiles below the diagonal are left out */
+};
+
+/* part (+)= products of the `tokens` packed in a and b. */
+static void sum_products(const struct sum_run *run, const struct sum_part *p, int64_t tokens, bool more)
 {
-    for (int64_t i = 0; i < rows; i += ops->mr) {
-        int count = (int)least(ops->mr, rows - i);
-        int64_t start = diagonal ? i / ops->nr * ops->nr : 0;
-        for (int64_t j = start; j < cols; j += ops->nr) {
-            ops->tile_f32(tokens, s->a + i * tokens, ops->mr, s->b + j * tokens, ops->nr, part + i * width + j, width,
-                          count, more);
+    const struct nb_cpu_ops *ops = &run->be->ops;
+    nb_tile_f32_fn tile = run->bf16 ? ops->tile_bf16 : ops->tile_f32;
+    const int64_t steps = run->bf16 ? (tokens + 1) / 2 : tokens;
+    for (int64_t i = 0; i < p->rows; i += ops->mr) {
+        int count = (int)least(ops->mr, p->rows - i);
+        for (int64_t j = p->diagonal ? i / ops->nr * ops->nr : 0; j < p->cols; j += ops->nr) {
+            tile(steps, p->a + i * tokens, ops->mr, p->b + j * tokens, ops->nr, p->part + i * p->width + j, p->width,
+                 count, more);
         }
     }
 }
@@ -111,25 +131,26 @@ static void sum_piece(void *ctx, size_t piece, int thread)
 {
     const struct sum_run *run = ctx;
     const struct nb_cpu_ops *ops = &run->be->ops;
-    const struct nb_scratch *s = &run->be->scratch[thread];
     int64_t ti, tj;
     sum_tile(run, (int64_t)piece, &ti, &tj);
-    const int64_t i0 = ti * run->tile, j0 = tj * run->tile;
-    const int64_t rows = least(run->tile, run->k - i0), cols = least(run->tile, run->k - j0);
-    const int64_t width = (cols + ops->nr - 1) / ops->nr * ops->nr;
-    const bool diagonal = run->upper && ti == tj;
-    float *part = s->rows;
+    const int64_t i0 = border(run, ti), j0 = border(run, tj);
+    struct sum_part p = {.rows = border(run, ti + 1) - i0, .cols = border(run, tj + 1) - j0,
+                         .diagonal = run->upper && ti == tj};
+    p.width = (p.cols + ops->nr - 1) / ops->nr * ops->nr;
+    p.a = run->be->scratch[thread].all;
+    p.b = p.a + SUM_TILE * NB_BLOCK_K + NB_PACK_SLACK;
+    p.part = p.b + SUM_TILE * NB_BLOCK_K + NB_PACK_SLACK;
     for (int64_t t0 = 0; t0 < run->m; t0 += SUM_TOKENS) {
         const int64_t end = least(t0 + SUM_TOKENS, run->m);
         for (int64_t t = t0; t < end; t += NB_BLOCK_K) {
             const int64_t tokens = least(NB_BLOCK_K, end - t);
-            pack_tokens(ops, run->a + t * run->ld + i0, run->ld, rows, tokens, ops->mr, s->a);
-            pack_tokens(ops, run->b + t * run->ld + j0, run->ld, cols, tokens, ops->nr, s->b);
-            sum_products(ops, s, part, width, rows, cols, tokens, diagonal, t > t0);
+            pack_tokens(run, run->a + t * run->ld + i0, p.rows, tokens, ops->mr, p.a);
+            pack_tokens(run, run->b + t * run->ld + j0, p.cols, tokens, ops->nr, p.b);
+            sum_products(run, &p, tokens, t > t0);
         }
-        for (int64_t i = 0; i < rows; i++) {
-            double *out = run->out + (i0 + i) * run->k + j0;
-            for (int64_t j = diagonal ? i : 0; j < cols; j++) out[j] += (double)part[i * width + j];
+        for (int64_t i = 0; i < p.rows; i++) {
+            const int64_t first = p.diagonal ? i : 0;
+            ops->add_f64(run->out + (i0 + i) * run->k + j0 + first, p.part + i * p.width + first, p.cols - first);
         }
     }
 }
@@ -137,9 +158,8 @@ static void sum_piece(void *ctx, size_t piece, int thread)
 static void sum_run(struct sum_run *run)
 {
     if (run->m <= 0 || run->k <= 0) return;
-    /* Large tiles pack less, small ones share out better; both sides fit the scratch. */
-    run->tile = run->k >= 1024 ? 160 : 128;
-    run->tiles = (run->k + run->tile - 1) / run->tile;
+    run->tiles = (run->k + SUM_TILE - 1) / SUM_TILE;
+    run->bf16 = run->be->precision == NB_PRECISION_BF16;
     int64_t pieces = run->upper ? run->tiles * (run->tiles + 1) / 2 : run->tiles * run->tiles;
     nb_pool_run(nb_backend_pool_for(run->be, run->m * run->k * run->k), (size_t)pieces, sum_piece, run);
 }

@@ -28,7 +28,7 @@ static void run(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const 
     struct nb_operand a = {.p = job->x, .type = NB_F32, .ld = job->ldx};
     struct nb_operand b = {.p = w->dense.data.data, .type = w->dense.dtype, .ld = w->cols};
     nb_block_run(ops, s, &(struct nb_block){.a = &a, .b = &b, .b0 = job->n0, .m = job->m, .n = job->n1 - job->n0,
-                                            .k = w->cols, .c = job->y + job->n0, .ldc = job->ldy});
+                                            .k = w->cols, .c = job->y + job->n0, .ldc = job->ldy, .bf16 = job->bf16});
 }
 
 const struct nb_gemm_kernel nb_gemm_dense = {

@@ -17,7 +17,7 @@ enum {
     NB_DOT_MAX_K = 65536, /* longer rows go through tiles, however few rows of x there are */
     NB_PIECE_MIN_MACS = 1 << 18, /* less work than this is not worth waking another thread */
     NB_SCRATCH_MIN_FLOATS = 400000, /* what the largest user of `all` needs: see attention.c, factor.c, dense.c */
-    NB_FACTOR_BLOCK = 128,       /* columns of a Cholesky factor made at once */
+    NB_FACTOR_BLOCK = 64,       /* columns of a Cholesky factor made at once */
 };
 
 /* One thread's memory. The four parts are used by blocks; `all` is the same memory for other operators. */
@@ -34,6 +34,7 @@ struct nb_backend {
     struct nb_pool *pool;
     struct nb_cpu_ops ops;
     unsigned features;
+    enum nb_precision precision; /* what ops.tile_f32 users may replace by bf16 products, see backend.h */
     struct nb_scratch *scratch; /* [threads] */
     double *factor;             /* [NB_FACTOR_BLOCK]^2: inverse of a diagonal block of a Cholesky factor */
 };
@@ -65,6 +66,7 @@ struct nb_block { /* c[m,n] = (add ? c : 0) + (alpha a) b^T */
     float *c;
     int64_t ldc;
     bool add;
+    bool bf16;       /* products of bf16 pairs; ops->tile_bf16 is there */
     float alpha; /* 0 means 1 */
 };
 void nb_block_run(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct nb_block *blk);

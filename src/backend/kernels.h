@@ -13,6 +13,7 @@ struct nb_gemm_job { /* y[i*ldy + n] = sum over k of x[i*ldx + k] * w[n][k], i i
     int64_t m, ldx;
     float *y;
     int64_t ldy;
+    bool bf16; /* products of bf16 pairs where a tile does the work */
     int64_t n0, n1; /* at most NB_BLOCK_N apart */
 };
 

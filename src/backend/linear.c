@@ -120,7 +120,7 @@ static void run_piece(void *ctx, size_t piece, int thread)
     int64_t m0 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi);
     int64_t m1 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi + 1);
     struct nb_gemm_job job = {.w = &lin->w, .packed = lin->packed, .x = run->x + m0 * run->ldx, .m = m1 - m0,
-                              .ldx = run->ldx, .y = p->out.y + m0 * p->out.ldy, .ldy = p->out.ldy,
+                              .ldx = run->ldx, .y = p->out.y + m0 * p->out.ldy, .ldy = p->out.ldy, .bf16 = run->be->precision == NB_PRECISION_BF16,
                               .n0 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni),
                               .n1 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni + 1)};
     if (job.m <= 0 || job.n1 <= job.n0) return;

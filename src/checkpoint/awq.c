@@ -60,7 +60,8 @@ static int parse_version(struct awq_config *c, const json_t *q, struct nb_err *e
     c->gemv = !strcmp(version, "gemv");
     bool llm_awq = !strcmp(name, "llm-awq");
     if (llm_awq || (!c->gemv && strcmp(version, "gemm"))) {
-        return nb_fail(err, NB_E_SPEC, "%s: awq version '%s' cannot be read; readable are gemm and gemv", what,
+        return nb_fail(err, NB_E_SPEC,
+                       "%s: awq version '%s' cannot be read; readable are gemm and gemv", what,
                        llm_awq ? name : version);
     }
     return 0;
@@ -71,8 +72,10 @@ static int parse_modules(struct awq_config *c, const json_t *q, struct nb_err *e
     const json_t *list = json_object_get(q, "modules_to_not_convert");
     if (!list || json_is_null(list)) return 0;
     bool ok = json_is_array(list);
-    for (size_t i = 0; i < json_array_size(list); i++) ok = ok && json_is_string(json_array_get(list, i));
-    if (!ok) return nb_fail(err, NB_E_FORMAT, "%s: modules_to_not_convert is no list of names", what);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        ok = ok && json_is_string(json_array_get(list, i));
+    if (!ok)
+        return nb_fail(err, NB_E_FORMAT, "%s: modules_to_not_convert is no list of names", what);
     if (json_array_size(list)) c->float_modules = list;
     return 0;
 }
@@ -94,7 +97,8 @@ static int parse(struct nb_model *m, void **state, struct nb_err *err)
     if (!rc) rc = parse_modules(&c, q, err);
     if (rc) return rc;
     if (bits != 4) {
-        return nb_fail(err, NB_E_SPEC, "%s: awq with %" PRId64 " bits cannot be read, only 4", what, bits);
+        return nb_fail(err, NB_E_SPEC, "%s: awq with %" PRId64 " bits cannot be read, only 4", what,
+                       bits);
     }
     struct awq_config *kept = nb_xalloc(sizeof *kept);
     *kept = c;
@@ -125,7 +129,8 @@ static bool owns(const struct nb_model *m, const char *path, const char *suffix)
 
 /* ---- reading ---- */
 
-static void set_tensor(struct nb_packed_tensor *t, int which, enum nb_dtype dtype, int64_t a, int64_t b)
+static void set_tensor(struct nb_packed_tensor *t, int which, enum nb_dtype dtype, int64_t a,
+                       int64_t b)
 {
     *t = (struct nb_packed_tensor){.dtype = dtype, .rank = 2, .shape = {a, b}};
     snprintf(t->suffix, sizeof t->suffix, "%s", suffixes[which]);
@@ -148,7 +153,8 @@ static int64_t gemv_zero_words(int64_t cols, int64_t group)
     return (words + unit - 1) / unit * unit;
 }
 
-static void plan_gemv(const struct nb_qspec *spec, int64_t rows, int64_t cols, struct nb_packed_tensor *out)
+static void plan_gemv(const struct nb_qspec *spec, int64_t rows, int64_t cols,
+                      struct nb_packed_tensor *out)
 {
     int64_t zw = gemv_zero_words(cols, spec->group_cols);
     set_tensor(&out[QWEIGHT], QWEIGHT, NB_I32, rows, cols / 8);
@@ -161,14 +167,16 @@ struct found { /* the tensors of one module and what they hold */
     const struct nb_tensor *tensor[N_TENSORS];
 };
 
-static int find(const struct nb_model *m, const char *path, int64_t rows, int64_t cols, struct found *f,
-                struct nb_err *err)
+static int find(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                struct found *f, struct nb_err *err)
 {
     const struct awq_config *c = m->checkpoint_state;
     int64_t gs = c->group < 0 ? cols : c->group;
     if (cols % gs || rows % 8 || cols % 8) {
-        return nb_fail(err, NB_E_FORMAT, "'%s' is %" PRId64 " x %" PRId64 ", which awq with groups of %" PRId64
-                       " cannot hold", path, rows, cols, gs);
+        return nb_fail(err, NB_E_FORMAT,
+                       "'%s' is %" PRId64 " x %" PRId64 ", which awq with groups of %" PRId64
+                       " cannot hold",
+                       path, rows, cols, gs);
     }
     f->spec = (struct nb_qspec){
         .elem = {.kind = NB_ELEM_INT, .bits = 4, .vec = 1},
@@ -188,7 +196,8 @@ static int find(const struct nb_model *m, const char *path, int64_t rows, int64_
     return 0;
 }
 
-static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols, struct nb_err *err)
+static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                 struct nb_err *err)
 {
     struct found f;
     return find(m, path, rows, cols, &f, err);
@@ -213,38 +222,75 @@ static void pack_row(uint32_t *words, const uint8_t *in, int64_t n)
     }
 }
 
-static int read_gemm(struct nb_qmat *q, const struct nb_tensor *const tensor[N_TENSORS], struct nb_arena *arena,
-                     struct nb_err *err)
+/* The file runs along outputs, codes along inputs: both ways go through square-ish tiles that fit the first
+ * cache. N is a multiple of 8, so a tile holds whole words. */
+enum { TILE_K = 64, TILE_N = 128 };
+
+static int64_t smaller(int64_t a, int64_t b)
 {
-    enum { TILE = 64 }; /* rows of the file whose codes are scattered together: one cache line per output */
-    int64_t rows = q->rows, cols = q->cols, groups = q->n_groups, row_bytes = rows / 2;
-    uint8_t *tile = nb_arena_alloc(arena, (size_t)rows, TILE);
-    float *scales = nb_arena_alloc(arena, (size_t)rows, sizeof *scales);
-    if (!tile || !scales) return nb_fail(err, NB_E_NOMEM, "no memory to unpack %" PRId64 " outputs", rows);
-    for (int64_t k0 = 0; k0 < cols; k0 += TILE) {
-        int64_t n_k = cols - k0 < TILE ? cols - k0 : TILE;
-        for (int64_t i = 0; i < n_k; i++) {
-            unpack_row(tile + i * rows, tensor[QWEIGHT]->data.data + (k0 + i) * row_bytes, rows);
-        }
-        for (int64_t n = 0; n < rows; n++) {
-            for (int64_t i = 0; i < n_k; i++) q->codes[n * cols + k0 + i] = tile[i * rows + n];
+    return a < b ? a : b;
+}
+
+static void read_codes(struct nb_qmat *q, const unsigned char *qweight)
+{
+    int64_t rows = q->rows, cols = q->cols;
+    uint8_t tile[TILE_K][TILE_N];
+    for (int64_t k0 = 0; k0 < cols; k0 += TILE_K) {
+        int64_t n_k = smaller(cols - k0, TILE_K);
+        for (int64_t n0 = 0; n0 < rows; n0 += TILE_N) {
+            int64_t n_n = smaller(rows - n0, TILE_N);
+            for (int64_t k = 0; k < n_k; k++)
+                unpack_row(tile[k], qweight + ((k0 + k) * rows + n0) / 2, n_n);
+            for (int64_t n = 0; n < n_n; n++) {
+                uint8_t *codes = q->codes + (n0 + n) * cols + k0;
+                for (int64_t k = 0; k < n_k; k++) codes[k] = tile[k][n];
+            }
         }
     }
+}
+
+static void write_codes(const struct nb_qmat *q, uint32_t *qweight)
+{
+    int64_t rows = q->rows, cols = q->cols;
+    uint8_t tile[TILE_K][TILE_N];
+    for (int64_t k0 = 0; k0 < cols; k0 += TILE_K) {
+        int64_t n_k = smaller(cols - k0, TILE_K);
+        for (int64_t n0 = 0; n0 < rows; n0 += TILE_N) {
+            int64_t n_n = smaller(rows - n0, TILE_N);
+            for (int64_t n = 0; n < n_n; n++) {
+                const uint8_t *codes = q->codes + (n0 + n) * cols + k0;
+                for (int64_t k = 0; k < n_k; k++) tile[k][n] = codes[k];
+            }
+            for (int64_t k = 0; k < n_k; k++)
+                pack_row(qweight + ((k0 + k) * rows + n0) / 8, tile[k], n_n);
+        }
+    }
+}
+
+static int read_gemm(struct nb_qmat *q, const struct nb_tensor *const tensor[N_TENSORS],
+                     struct nb_arena *arena, struct nb_err *err)
+{
+    int64_t rows = q->rows, groups = q->n_groups;
     const struct nb_tensor *s = tensor[SCALES];
     int64_t scale_bytes = rows * nb_dtype_bits(s->dtype) / 8;
+    uint8_t *zeros = nb_arena_alloc(arena, (size_t)rows, 1);
+    float *scales = nb_arena_alloc(arena, (size_t)rows, sizeof *scales);
+    if (!zeros || !scales)
+        return nb_fail(err, NB_E_NOMEM, "no memory to unpack %" PRId64 " outputs", rows);
+    read_codes(q, tensor[QWEIGHT]->data.data);
     for (int64_t g = 0; g < groups; g++) {
-        unpack_row(tile, tensor[QZEROS]->data.data + g * row_bytes, rows);
+        unpack_row(zeros, tensor[QZEROS]->data.data + g * rows / 2, rows);
         nb_to_f32(scales, s->data.data + g * scale_bytes, s->dtype, (size_t)rows);
         for (int64_t n = 0; n < rows; n++) {
-            q->zero.value[n * groups + g] = tile[n];
+            q->zero.value[n * groups + g] = zeros[n];
             q->scale.value[n * groups + g] = scales[n];
         }
     }
     return 0;
 }
 
-static int read_gemv(struct nb_qmat *q, const struct nb_tensor *const tensor[N_TENSORS], struct nb_arena *arena,
-                     struct nb_err *err)
+static int read_gemv(struct nb_qmat *q, const struct nb_tensor *const tensor[N_TENSORS],
+                     struct nb_arena *arena, struct nb_err *err)
 {
     int64_t rows = q->rows, cols = q->cols, groups = q->n_groups;
     int64_t zw = tensor[QZEROS]->shape[1];
@@ -253,10 +299,12 @@ static int read_gemv(struct nb_qmat *q, const struct nb_tensor *const tensor[N_T
     uint8_t *zeros = nb_arena_alloc(arena, (size_t)groups, 1);
     if (!zeros) return nb_fail(err, NB_E_NOMEM, "no memory to unpack %" PRId64 " groups", groups);
     for (int64_t n = 0; n < rows; n++) {
-        nb_bits_unpack(q->codes + n * cols, tensor[QWEIGHT]->data.data + n * cols / 2, 1, 4, (size_t)cols);
+        nb_bits_unpack(q->codes + n * cols, tensor[QWEIGHT]->data.data + n * cols / 2, 1, 4,
+                       (size_t)cols);
         nb_bits_unpack(zeros, tensor[QZEROS]->data.data + 4 * n * zw, 1, 4, (size_t)groups);
         for (int64_t g = 0; g < groups; g++) q->zero.value[n * groups + g] = zeros[g];
-        nb_to_f32(q->scale.value + n * groups, s->data.data + n * scale_bytes, s->dtype, (size_t)groups);
+        nb_to_f32(q->scale.value + n * groups, s->data.data + n * scale_bytes, s->dtype,
+                  (size_t)groups);
     }
     return 0;
 }
@@ -268,7 +316,8 @@ static int read_module(const struct nb_model *m, const char *path, int64_t rows,
     struct found f;
     int rc = find(m, path, rows, cols, &f, err);
     if (!rc) rc = nb_qmat_init(out, &f.spec, rows, cols, arena, err);
-    if (!rc) rc = c->gemv ? read_gemv(out, f.tensor, arena, err) : read_gemm(out, f.tensor, arena, err);
+    if (!rc)
+        rc = c->gemv ? read_gemv(out, f.tensor, arena, err) : read_gemm(out, f.tensor, arena, err);
     /* Kernels use the stored zeros whatever the config says, so these decide. */
     for (int64_t i = 0; !rc && i < rows * out->n_groups; i++) {
         if (out->zero.value[i] != 8) out->spec.symmetric = false;
@@ -278,42 +327,46 @@ static int read_module(const struct nb_model *m, const char *path, int64_t rows,
 
 /* ---- writing ---- */
 
-static int can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bool desc_act, struct nb_err *err)
+static int can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bool desc_act,
+                     struct nb_err *err)
 {
     if (spec->elem.kind != NB_ELEM_INT || spec->elem.vec > 1 || spec->zero != NB_ZERO_CODE ||
         spec->act != NB_ACT_NONE) {
         return nb_fail(err, NB_E_SPEC, "awq holds integer codes with integer zeros only (W4A16)");
     }
     if (spec->elem.bits != 4) {
-        return nb_fail(err, NB_E_SPEC, "awq has 4 bits only, not %d; nearest: 4 bits, or format gptq",
+        return nb_fail(err, NB_E_SPEC,
+                       "awq has 4 bits only, not %d; nearest: 4 bits, or format gptq",
                        spec->elem.bits);
     }
     if (desc_act) {
-        return nb_fail(err, NB_E_SPEC, "awq has no g_idx for act-order dynamic; nearest: act-order static or group");
-    }
-    int64_t g = spec->group_cols;
-    if (spec->group_rows > 1 || (g != 32 && g != 64 && g != 128)) {
-        return nb_fail(err, NB_E_SPEC, "awq with group %" PRId64 " is not loadable; usable groups are 32, 64 and "
-                       "128; nearest: %d", g, g > 0 && g < 48 ? 32 : g > 0 && g < 96 ? 64 : 128);
+        return nb_fail(
+            err, NB_E_SPEC,
+            "awq has no g_idx for act-order dynamic; nearest: act-order static or group");
     }
     if (spec->scale_dtype != NB_F16) {
-        return nb_fail(err, NB_E_SPEC, "awq stores scales as F16, not as %s", nb_dtype_name(spec->scale_dtype));
+        return nb_fail(err, NB_E_SPEC, "awq stores scales as F16, not as %s",
+                       nb_dtype_name(spec->scale_dtype));
     }
-    if (cols % g) {
-        return nb_fail(err, NB_E_SPEC, "awq needs whole groups: %" PRId64 " inputs are no multiple of %" PRId64
-                       "; %s", cols, g,
-                       cols % 64 == 0   ? "nearest: group 64"
-                       : cols % 32 == 0 ? "nearest: group 32"
-                                        : "the layer must stay float (--ignore)");
+    if (spec->group_rows > 1 || !nb_module_group_usable(spec->group_cols, cols, 128)) {
+        char usable[32];
+        nb_module_usable_groups(cols, 128, usable);
+        return nb_fail(
+            err, NB_E_SPEC, "awq cannot cut %" PRId64 " inputs in groups of %" PRId64 "; %s%s",
+            cols, spec->group_cols,
+            usable[0] ? "usable groups are " : "the layer must stay float (--ignore)", usable);
     }
     if (rows % 32) {
-        return nb_fail(err, NB_E_SPEC, "awq packs 32 outputs at a time: a linear with %" PRId64
-                       " outputs must stay float (--ignore), nearest size is %" PRId64, rows, (rows + 31) / 32 * 32);
+        return nb_fail(err, NB_E_SPEC,
+                       "awq packs 32 outputs at a time: a linear with %" PRId64
+                       " outputs must stay float (--ignore), nearest size is %" PRId64,
+                       rows, (rows + 31) / 32 * 32);
     }
     return 0;
 }
 
-static int pack_planes(const struct nb_qmat *q, struct nb_packed_tensor *out, uint8_t *fields, struct nb_err *err)
+static int pack_planes(const struct nb_qmat *q, struct nb_packed_tensor *out, uint8_t *fields,
+                       struct nb_err *err)
 {
     uint32_t *qzeros = out[QZEROS].data;
     uint16_t *scales = out[SCALES].data;
@@ -321,12 +374,16 @@ static int pack_planes(const struct nb_qmat *q, struct nb_packed_tensor *out, ui
         for (int64_t n = 0; n < q->rows; n++) {
             float s = q->scale.value[n * q->n_groups + g], z = q->zero.value[n * q->n_groups + g];
             if (!isfinite(s) || s == 0 || nb_round_to(s, NB_F16) != s) {
-                return nb_fail(err, NB_E_NUMERIC, "scale %g of output %" PRId64 ", group %" PRId64
-                               " is not a finite F16 other than 0", (double)s, n, g);
+                return nb_fail(err, NB_E_NUMERIC,
+                               "scale %g of output %" PRId64 ", group %" PRId64
+                               " is not a finite F16 other than 0",
+                               (double)s, n, g);
             }
             if (!(z >= 0 && z <= 15 && z == rintf(z))) {
-                return nb_fail(err, NB_E_NUMERIC, "zero %g of output %" PRId64 " cannot be stored, possible are 0 "
-                               "to 15", (double)z, n);
+                return nb_fail(err, NB_E_NUMERIC,
+                               "zero %g of output %" PRId64 " cannot be stored, possible are 0 "
+                               "to 15",
+                               (double)z, n);
             }
             scales[g * q->rows + n] = nb_f32_to_f16(s);
             fields[n] = (uint8_t)z;
@@ -336,34 +393,26 @@ static int pack_planes(const struct nb_qmat *q, struct nb_packed_tensor *out, ui
     return 0;
 }
 
-static int pack(const struct nb_qmat *q, struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED],
-                int *n_out, struct nb_err *err)
+static int pack(const struct nb_qmat *q, struct nb_arena *arena,
+                struct nb_packed_tensor out[NB_MAX_PACKED], int *n_out, struct nb_err *err)
 {
-    enum { TILE = 64 };
     *n_out = plan(&q->spec, q->rows, q->cols, out);
     if (q->col_group || q->spec.elem.bits != 4) {
-        return nb_fail(err, NB_E_SPEC, "awq holds 4-bit codes in the order of the inputs, found %d bits%s",
+        return nb_fail(err, NB_E_SPEC,
+                       "awq holds 4-bit codes in the order of the inputs, found %d bits%s",
                        q->spec.elem.bits, q->col_group ? " with act-order" : "");
     }
     for (int i = 0; i < N_TENSORS; i++) {
         out[i].data = nb_arena_calloc(arena, (size_t)(out[i].shape[0] * out[i].shape[1]),
                                       (size_t)nb_dtype_bits(out[i].dtype) / 8);
     }
-    uint8_t *tile = nb_arena_alloc(arena, (size_t)q->rows, TILE);
-    if (arena->failed) return nb_fail(err, NB_E_NOMEM, "no memory to pack %" PRId64 " x %" PRId64, q->rows, q->cols);
-    int rc = pack_planes(q, out, tile, err);
-    if (rc) return rc;
-    uint32_t *qweight = out[QWEIGHT].data;
-    for (int64_t k0 = 0; k0 < q->cols; k0 += TILE) {
-        int64_t n_k = q->cols - k0 < TILE ? q->cols - k0 : TILE;
-        for (int64_t n = 0; n < q->rows; n++) {
-            for (int64_t i = 0; i < n_k; i++) tile[i * q->rows + n] = q->codes[n * q->cols + k0 + i];
-        }
-        for (int64_t i = 0; i < n_k; i++) {
-            pack_row(qweight + (k0 + i) * (q->rows / 8), tile + i * q->rows, q->rows);
-        }
-    }
-    return 0;
+    uint8_t *fields = nb_arena_alloc(arena, (size_t)q->rows, 1);
+    if (arena->failed)
+        return nb_fail(err, NB_E_NOMEM, "no memory to pack %" PRId64 " x %" PRId64, q->rows,
+                       q->cols);
+    int rc = pack_planes(q, out, fields, err);
+    if (!rc) write_codes(q, out[QWEIGHT].data);
+    return rc;
 }
 
 const struct nb_checkpoint nb_checkpoint_awq = {

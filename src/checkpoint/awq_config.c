@@ -5,26 +5,18 @@
  * Modules left float can only be named by modules_to_not_convert, whose entries hit every path that
  * contains them. AutoAWQ looks at names inside a layer ("mlp.down_proj"), vLLM at full paths of its fused
  * modules. So an entry is the name inside the layer where all layers agree, else the full path, with the
- * fused spelling beside it, and a list that would hit a quantized module is refused. Source: formats, 3.3. */
+ * fused spelling beside it, and a list that would hit a quantized module is refused. GPTQModel 7.7 knows
+ * the list only from writing; what it obeys when it loads awq is `dynamic`, so that says the same again.
+ * Source: formats, 3.3, and gptqmodel/models/loader.py. */
 #include "checkpoint/awq_config.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/strbuf.h"
+#include "checkpoint/dynamic.h"
 #include "checkpoint/internal.h"
 
 static const char head[] = "lm_head";
-
-/* The name inside the layer: what follows the component that is a number; NULL outside layers. */
-static const char *inside_layer(const char *path)
-{
-    for (const char *dot = strchr(path, '.'); dot; dot = strchr(dot + 1, '.')) {
-        size_t digits = strspn(dot + 1, "0123456789");
-        if (digits && dot[1 + digits] == '.') return dot + 2 + digits;
-    }
-    return NULL;
-}
 
 static bool hits(const char *entry, const struct nb_module_spec *m)
 {
@@ -50,20 +42,21 @@ static void add_once(json_t *list, const char *entry)
 }
 
 /* New reference. *bad: a float module that no entry can name, or NULL. */
-static json_t *float_modules(const struct nb_checkpoint_info *info, const struct nb_module_spec **bad)
+static json_t *float_modules(const struct nb_checkpoint_info *info,
+                             const struct nb_module_spec **bad)
 {
     json_t *list = json_array();
     *bad = NULL;
     for (size_t i = 0; i < info->n_modules; i++) {
         const struct nb_module_spec *m = &info->modules[i];
         if (m->quantized || !strcmp(m->path, head)) continue;
-        const char *inner = inside_layer(m->path);
+        const char *inner = nb_module_inside_layer(m->path);
         bool short_name = inner && is_safe(info, inner);
         if (!short_name && !is_safe(info, m->path)) *bad = m;
         add_once(list, short_name ? inner : m->path);
         char fused[NB_MODULE_NAME_MAX];
         if (!nb_module_fused_path(m->path, fused)) continue;
-        const char *fused_entry = short_name ? inside_layer(fused) : fused;
+        const char *fused_entry = short_name ? nb_module_inside_layer(fused) : fused;
         if (is_safe(info, fused_entry)) add_once(list, fused_entry);
     }
     return list;
@@ -77,18 +70,22 @@ int nb_awq_can_describe(const struct nb_checkpoint_info *info, struct nb_err *er
         if (!strcmp(m->path, head)) {
             return nb_fail(err, NB_E_SPEC, "awq keeps %s float; format gptq can hold it", head);
         }
-        if (m->spec.elem.bits != info->spec.elem.bits || m->spec.group_cols != info->spec.group_cols) {
-            return nb_fail(err, NB_E_SPEC,
-                           "awq has one width and one group for the whole model, '%s' differs (%d bits, group %" PRId64
-                           "); leave it float or use format gptq",
-                           m->path, m->spec.elem.bits, m->spec.group_cols);
+        if (m->spec.elem.bits != info->spec.elem.bits ||
+            m->spec.group_cols != info->spec.group_cols) {
+            return nb_fail(
+                err, NB_E_SPEC,
+                "awq has one width and one group for the whole model, '%s' differs (%d bits, group %" PRId64
+                "); leave it float or use format gptq",
+                m->path, m->spec.elem.bits, m->spec.group_cols);
         }
     }
     const struct nb_module_spec *bad;
     json_decref(float_modules(info, &bad));
     if (bad) {
-        return nb_fail(err, NB_E_SPEC, "awq names float modules by substring, and '%s' would also hit a quantized one",
-                       bad->path);
+        return nb_fail(
+            err, NB_E_SPEC,
+            "awq names float modules by substring, and '%s' would also hit a quantized one",
+            bad->path);
     }
     return 0;
 }
@@ -106,5 +103,8 @@ json_t *nb_awq_config_make(const struct nb_checkpoint_info *info)
     json_object_set_new(c, "version", json_string("gemm"));
     json_object_set(c, "modules_to_not_convert", json_array_size(list) ? list : json_null());
     json_decref(list);
+    json_t *rules = nb_dynamic_rules(info);
+    if (json_object_size(rules)) json_object_set(c, "dynamic", rules);
+    json_decref(rules);
     return c;
 }

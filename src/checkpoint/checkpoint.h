@@ -28,9 +28,11 @@ struct nb_model {
     json_t *quant_config; /* quantization config, from config.json or a side file; NULL: float */
     struct nb_arch arch;
     struct nb_safetensors *tensors;
-    const struct nb_checkpoint *checkpoint; /* who reads the linears; the dense one for float models */
-    void *checkpoint_state;                 /* parsed quant config, owned by checkpoint */
-    char note[256]; /* one sentence on what looks wrong in the files but was read all the same; or empty */
+    const struct nb_checkpoint
+        *checkpoint;        /* who reads the linears; the dense one for float models */
+    void *checkpoint_state; /* parsed quant config, owned by checkpoint */
+    char note
+        [256]; /* one sentence on what looks wrong in the files but was read all the same; or empty */
 };
 
 /* Opens a folder: config, arch, tensors; checks that every tensor of the architecture is there with its
@@ -41,7 +43,8 @@ int nb_model_open(struct nb_model **out, const char *dir, struct nb_err *err);
 void nb_model_close(struct nb_model *m);
 
 /* Dense tensor by full name, NB_E_FORMAT if missing. The head of a tied model is the embedding. */
-int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out, struct nb_err *err);
+int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out,
+                    struct nb_err *err);
 int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err *err);
 
 /* Weight of linear `lin` of layer l. A quantized one is unpacked into arena; a dense one is a view. */
@@ -66,7 +69,7 @@ enum nb_file_kind {
     NB_FILE_CONFIG,       /* config.json */
     NB_FILE_QUANT_CONFIG, /* quantize_config.json, quant_config.json */
     NB_FILE_SIDE,         /* tokenizer, generation config, custom code ...: belongs to every copy */
-    NB_FILE_OTHER         /* not copied: README.md, .git*, what nibble wrote about the folder (manifest.json,
+    NB_FILE_OTHER /* not copied: README.md, .git*, what nibble wrote about the folder (manifest.json,
                              report.*), weights in formats that double the safetensors files */
 };
 
@@ -90,25 +93,28 @@ struct nb_packed_tensor { /* one tensor of a quantized linear as it stands in th
     enum nb_dtype dtype;
     int rank;
     int64_t shape[3];
-    void *data;           /* arena; NULL while planning */
+    void *data; /* arena; NULL while planning */
 };
 
 enum { NB_MAX_PACKED = 8 };
 
-struct nb_module_spec { /* one linear of the output, for the config; spec.group_cols as asked for (-1: K) */
+struct
+    nb_module_spec { /* one linear of the output, for the config; spec.group_cols as asked for (-1: K) */
     char path[NB_NAME_MAX * 2]; /* "model.layers.0.self_attn.q_proj" */
     bool quantized;
-    struct nb_qspec spec;   /* when quantized */
-    bool desc_act;          /* true col_group (act-order with g_idx) */
+    struct nb_qspec spec; /* when quantized */
+    bool desc_act;        /* true col_group (act-order with g_idx) */
 };
 
 struct nb_checkpoint_info { /* what the config needs to know about the run */
-    struct nb_qspec spec;     /* the default; modules that differ are listed by the checkpoint's own means */
-    const struct nb_module_spec *modules; /* every linear, the float ones too; of lm_head if quantized */
+    struct nb_qspec
+        spec; /* the default; modules that differ are listed by the checkpoint's own means */
+    const struct nb_module_spec
+        *modules; /* every linear, the float ones too; of lm_head if quantized */
     size_t n_modules;
     bool desc_act, true_sequential, static_groups;
     double damp;
-    const char *producer;     /* "nibble:0.1.0" */
+    const char *producer; /* "nibble:0.1.0" */
 };
 
 struct nb_checkpoint {
@@ -137,8 +143,8 @@ struct nb_checkpoint {
     int (*plan)(const struct nb_qspec *spec, int64_t rows, int64_t cols,
                 struct nb_packed_tensor out[NB_MAX_PACKED]);
     /* Fills the tensors of plan() from q (data in arena). */
-    int (*pack)(const struct nb_qmat *q, struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED],
-                int *n, struct nb_err *err);
+    int (*pack)(const struct nb_qmat *q, struct nb_arena *arena,
+                struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err);
     /* Can one config name all these modules with their differences? 0 or NB_E_SPEC naming the module. */
     int (*can_describe)(const struct nb_checkpoint_info *info, struct nb_err *err);
     /* New reference: object for config.json's quantization_config. NULL where can_describe says no. */
@@ -149,7 +155,7 @@ struct nb_checkpoint {
     int zero_min; /* smallest zero code that may be written (1 for gptq v1) */
 };
 
-const struct nb_checkpoint *const *nb_checkpoints(void); /* NULL-terminated table */
+const struct nb_checkpoint *const *nb_checkpoints(void);          /* NULL-terminated table */
 const struct nb_checkpoint *nb_checkpoint_find(const char *name); /* NULL: no such row */
 
 #endif

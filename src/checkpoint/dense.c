@@ -29,7 +29,8 @@ static bool is_quantized(const struct nb_model *m, const char *path)
     return false;
 }
 
-static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols, struct nb_err *err)
+static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                 struct nb_err *err)
 {
     (void)m;
     (void)rows;

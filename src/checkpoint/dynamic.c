@@ -45,17 +45,21 @@ int nb_dynamic_new(struct nb_dynamic **out, const json_t *dynamic, struct nb_err
     *out = NULL;
     if (!dynamic || json_is_null(dynamic)) return 0;
     if (!json_is_object(dynamic)) {
-        return nb_fail(err, NB_E_FORMAT, "%s is %s, expected an object", what, nb_json_type_name(dynamic));
+        return nb_fail(err, NB_E_FORMAT, "%s is %s, expected an object", what,
+                       nb_json_type_name(dynamic));
     }
     size_t n = json_object_size(dynamic);
-    if (n > MAX_RULES) return nb_fail(err, NB_E_FORMAT, "%s has %zu rules, at most %d are allowed", what, n, MAX_RULES);
+    if (n > MAX_RULES)
+        return nb_fail(err, NB_E_FORMAT, "%s has %zu rules, at most %d are allowed", what, n,
+                       MAX_RULES);
     struct nb_dynamic *d = nb_xalloc(sizeof *d);
     d->rules = nb_calloc(n + 1, sizeof *d->rules);
     int rc = d->rules ? 0 : nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu rules", what, n);
     for (int negatives = 1; negatives >= 0; negatives--) {
         const char *key;
         json_t *value;
-        json_object_foreach((json_t *)(uintptr_t)dynamic, key, value) {
+        json_object_foreach((json_t *)(uintptr_t)dynamic, key, value)
+        {
             if (!rc && is_negative(key) == (negatives == 1)) rc = add_rule(d, key, value, err);
         }
     }
@@ -75,8 +79,8 @@ void nb_dynamic_free(struct nb_dynamic *d)
     nb_free(d);
 }
 
-int nb_dynamic_find(const struct nb_dynamic *d, const char *path, bool *hit, const json_t **override,
-                    struct nb_err *err)
+int nb_dynamic_find(const struct nb_dynamic *d, const char *path, bool *hit,
+                    const json_t **override, struct nb_err *err)
 {
     *hit = false;
     *override = NULL;

@@ -7,10 +7,7 @@
 #ifndef NB_CHECKPOINT_DYNAMIC_H
 #define NB_CHECKPOINT_DYNAMIC_H
 
-#include <stdbool.h>
-
-#include "base/err.h"
-#include "base/json.h"
+#include "checkpoint/checkpoint.h"
 
 struct nb_dynamic;
 
@@ -20,7 +17,11 @@ void nb_dynamic_free(struct nb_dynamic *d);
 
 /* *hit: a rule matched; *override NULL: it is a negative one. d may be NULL. NB_E_FORMAT when a pattern needs
  * more steps than we allow. */
-int nb_dynamic_find(const struct nb_dynamic *d, const char *path, bool *hit, const json_t **override,
-                    struct nb_err *err);
+int nb_dynamic_find(const struct nb_dynamic *d, const char *path, bool *hit,
+                    const json_t **override, struct nb_err *err);
+
+/* Rules for the modules of info that are float or differ from info->spec, negative ones first. A float
+ * lm_head needs none. New reference; empty when all are alike. */
+json_t *nb_dynamic_rules(const struct nb_checkpoint_info *info);
 
 #endif

@@ -24,9 +24,11 @@ static bool is_one_of(const char *name, const char *const *list)
 enum nb_file_kind nb_model_file_kind(const char *name)
 {
     static const char *const quant[] = {"quantize_config.json", "quant_config.json", NULL};
-    static const char *const ours[] = {"README.md", "manifest.json", "report.html", "report.json", NULL};
-    static const char *const weights[] = {".bin", ".pt",    ".pth",     ".ckpt",          ".h5",  ".msgpack",
-                                          ".ot",  ".onnx",  ".onnx_data", ".bin.index.json", ".gguf", NULL};
+    static const char *const ours[] = {"README.md", "manifest.json", "report.html", "report.json",
+                                       NULL};
+    static const char *const weights[] = {
+        ".bin", ".pt",   ".pth",       ".ckpt",           ".h5",   ".msgpack",
+        ".ot",  ".onnx", ".onnx_data", ".bin.index.json", ".gguf", NULL};
     if (ends_with(name, ".safetensors")) return NB_FILE_WEIGHTS;
     if (ends_with(name, ".safetensors.index.json")) return NB_FILE_INDEX;
     if (!strcmp(name, "config.json")) return NB_FILE_CONFIG;
@@ -44,7 +46,8 @@ static int describe(struct nb_model_file *f, const char *path, bool hashes, stru
     return rc || !hashes ? rc : nb_sha256_file(path, f->sha256, err);
 }
 
-int nb_model_files(const char *dir, bool hashes, struct nb_model_file **files, size_t *n, struct nb_err *err)
+int nb_model_files(const char *dir, bool hashes, struct nb_model_file **files, size_t *n,
+                   struct nb_err *err)
 {
     char **names;
     size_t count;

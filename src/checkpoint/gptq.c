@@ -72,10 +72,11 @@ static void note_zeros(struct nb_model *m, const struct nb_gptq_config *c, const
     if (word == symmetric_word(s->bits, c->v2)) return;
     bool other = word == symmetric_word(s->bits, !c->v2);
     snprintf(m->note, sizeof m->note,
-             other ? "the config says %s, but qzeros of '%.100s' begins with %08" PRIX32
-                     ", as the other version writes it; read as symmetric all the same"
-                   : "the config says %s and symmetric, but qzeros of '%.100s' begins with %08" PRIX32
-                     ", which is not symmetric; zeros are ignored",
+             other
+                 ? "the config says %s, but qzeros of '%.100s' begins with %08" PRIX32
+                   ", as the other version writes it; read as symmetric all the same"
+                 : "the config says %s and symmetric, but qzeros of '%.100s' begins with %08" PRIX32
+                   ", which is not symmetric; zeros are ignored",
              c->v2 ? "gptq_v2" : "gptq", path, word);
 }
 
@@ -121,10 +122,11 @@ static int64_t group_of(const struct nb_qspec *spec, int64_t cols)
     return spec->group_cols <= 0 || spec->group_cols > cols ? cols : spec->group_cols;
 }
 
-static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype, int64_t a,
-                       int64_t b)
+static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype,
+                       int64_t a, int64_t b)
 {
-    *t = (struct nb_packed_tensor){.dtype = dtype, .rank = b < 0 ? 1 : 2, .shape = {a, b < 0 ? 0 : b}};
+    *t = (struct nb_packed_tensor){
+        .dtype = dtype, .rank = b < 0 ? 1 : 2, .shape = {a, b < 0 ? 0 : b}};
     snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
 }
 
@@ -145,8 +147,8 @@ struct found { /* the tensors of one module and what the config says of it */
     const struct nb_tensor *tensor[N_TENSORS]; /* g_idx may be NULL: k / group */
 };
 
-static int find(const struct nb_model *m, const char *path, int64_t rows, int64_t cols, struct found *f,
-                struct nb_err *err)
+static int find(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                struct found *f, struct nb_err *err)
 {
     memset(f, 0, sizeof *f);
     int rc = nb_gptq_config_module(m->checkpoint_state, m, path, &f->module, err);
@@ -170,14 +172,16 @@ static int find(const struct nb_model *m, const char *path, int64_t rows, int64_
     return 0;
 }
 
-static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols, struct nb_err *err)
+static int check(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
+                 struct nb_err *err)
 {
     struct found f;
     return find(m, path, rows, cols, &f, err);
 }
 
 /* col_group stays NULL when the file's g_idx is k / group throughout. */
-static int read_groups(struct nb_qmat *q, const struct nb_tensor *t, struct nb_arena *arena, struct nb_err *err)
+static int read_groups(struct nb_qmat *q, const struct nb_tensor *t, struct nb_arena *arena,
+                       struct nb_err *err)
 {
     if (!t) return 0;
     bool plain = true;
@@ -185,14 +189,17 @@ static int read_groups(struct nb_qmat *q, const struct nb_tensor *t, struct nb_a
         int32_t g;
         memcpy(&g, t->data.data + 4 * k, 4);
         if (g < 0 || g >= q->n_groups) {
-            return nb_fail(err, NB_E_FORMAT, "tensor '%s': group %" PRId32 " of input %" PRId64
-                           ", there are %" PRId64 " groups", t->name, g, k, q->n_groups);
+            return nb_fail(err, NB_E_FORMAT,
+                           "tensor '%s': group %" PRId32 " of input %" PRId64 ", there are %" PRId64
+                           " groups",
+                           t->name, g, k, q->n_groups);
         }
         plain = plain && g == k / q->spec.group_cols;
     }
     if (plain) return 0;
     int32_t *col_group = nb_arena_alloc(arena, (size_t)q->cols, sizeof *col_group);
-    if (!col_group) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " group numbers", q->cols);
+    if (!col_group)
+        return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " group numbers", q->cols);
     memcpy(col_group, t->data.data, (size_t)q->cols * sizeof *col_group);
     q->col_group = col_group;
     return 0;
@@ -218,7 +225,8 @@ static int read_zeros(struct nb_qmat *q, const struct nb_tensor *t, struct zero_
     size_t rows = (size_t)q->rows, n_words = nb_bits_words(rows, bits);
     uint32_t *words = nb_arena_alloc(arena, n_words, sizeof *words);
     uint8_t *fields = nb_arena_alloc(arena, rows, 1);
-    if (!words || !fields) return nb_fail(err, NB_E_NOMEM, "no memory for the zeros of %zu outputs", rows);
+    if (!words || !fields)
+        return nb_fail(err, NB_E_NOMEM, "no memory for the zeros of %zu outputs", rows);
     for (int64_t g = 0; g < q->n_groups; g++) {
         memcpy(words, t->data.data + (size_t)g * n_words * 4, n_words * 4);
         for (size_t i = 0; i < n_words; i++) words[i] += rule.add_word;
@@ -231,14 +239,16 @@ static int read_zeros(struct nb_qmat *q, const struct nb_tensor *t, struct zero_
     return 0;
 }
 
-static int read_scales(struct nb_qmat *q, const struct nb_tensor *t, struct nb_arena *arena, struct nb_err *err)
+static int read_scales(struct nb_qmat *q, const struct nb_tensor *t, struct nb_arena *arena,
+                       struct nb_err *err)
 {
     size_t rows = (size_t)q->rows, row_bytes = rows * (size_t)nb_dtype_bits(t->dtype) / 8;
     float *row = nb_arena_alloc(arena, rows, sizeof *row);
     if (!row) return nb_fail(err, NB_E_NOMEM, "no memory for the scales of %zu outputs", rows);
     for (int64_t g = 0; g < q->n_groups; g++) {
         nb_to_f32(row, t->data.data + (size_t)g * row_bytes, t->dtype, rows);
-        for (size_t n = 0; n < rows; n++) q->scale.value[n * (size_t)q->n_groups + (size_t)g] = row[n];
+        for (size_t n = 0; n < rows; n++)
+            q->scale.value[n * (size_t)q->n_groups + (size_t)g] = row[n];
     }
     return 0;
 }
@@ -261,47 +271,56 @@ static int read_module(const struct nb_model *m, const char *path, int64_t rows,
     }
     const unsigned char *words = f.tensor[QWEIGHT]->data.data;
     for (int64_t n = 0; !rc && n < rows; n++) {
-        nb_bits_unpack(out->codes + n * cols, words + 4 * n, (size_t)rows, out->spec.elem.bits, (size_t)cols);
+        nb_bits_unpack(out->codes + n * cols, words + 4 * n, (size_t)rows, out->spec.elem.bits,
+                       (size_t)cols);
     }
     return rc;
 }
 
 /* ---- writing ---- */
 
-static const char usable_groups[] = "32, 64, 128, 256 and -1 (per channel)";
-
-static bool group_possible(int64_t group)
+/* A short last group could be told by g_idx, and we read such files, but of the loaders only GPTQModel's
+ * slowest kernel takes them. */
+static int check_group(const struct nb_qspec *spec, int64_t cols, struct nb_err *err)
 {
-    return group <= 0 || group == 32 || group == 64 || group == 128 || group == 256;
+    int64_t g = spec->group_cols;
+    if (spec->group_rows <= 1 && (g <= 0 || nb_module_group_usable(g, cols, 256))) return 0;
+    char usable[32];
+    nb_module_usable_groups(cols, 256, usable);
+    return nb_fail(err, NB_E_SPEC,
+                   "gptq cannot cut %" PRId64 " inputs in groups of %" PRId64
+                   "; usable groups are %s%s-1 (per channel)",
+                   cols, g, usable, usable[0] ? ", " : "");
 }
 
-/* K that is no multiple of the group leaves a short last group: g_idx can say so and GPTQModel's kernel for
- * any shape reads it. */
-static int can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bool desc_act, struct nb_err *err)
+static int can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bool desc_act,
+                     struct nb_err *err)
 {
     (void)desc_act;
     int b = spec->elem.bits;
     if (spec->elem.kind != NB_ELEM_INT || spec->elem.vec > 1 || spec->zero != NB_ZERO_CODE ||
         spec->act != NB_ACT_NONE) {
-        return nb_fail(err, NB_E_SPEC, "gptq holds integer codes with integer zeros only (W2A16 to W8A16)");
+        return nb_fail(err, NB_E_SPEC,
+                       "gptq holds integer codes with integer zeros only (W2A16 to W8A16)");
     }
     if (b != 2 && b != 3 && b != 4 && b != 8) {
-        return nb_fail(err, NB_E_SPEC, "gptq has no %d-bit layout that loaders share; nearest: %d bits", b,
-                       b < 2 ? 2 : b > 6 ? 8 : 4);
-    }
-    if (spec->group_rows > 1 || !group_possible(spec->group_cols)) {
-        return nb_fail(err, NB_E_SPEC, "gptq with group %" PRId64 " is not loadable; usable groups are %s",
-                       spec->group_cols, usable_groups);
+        return nb_fail(err, NB_E_SPEC,
+                       "gptq has no %d-bit layout that loaders share; nearest: %d bits", b,
+                       b < 2   ? 2
+                       : b > 6 ? 8
+                               : 4);
     }
     if (spec->scale_dtype != NB_F16) {
-        return nb_fail(err, NB_E_SPEC, "gptq stores scales as F16, not as %s", nb_dtype_name(spec->scale_dtype));
+        return nb_fail(err, NB_E_SPEC, "gptq stores scales as F16, not as %s",
+                       nb_dtype_name(spec->scale_dtype));
     }
     if (rows % 32 || cols % 32) {
-        return nb_fail(err, NB_E_SPEC, "gptq packs 32 codes at a time: a linear of %" PRId64 " x %" PRId64
-                       " must stay float (--ignore), nearest sizes are %" PRId64 " x %" PRId64, rows, cols,
-                       (rows + 31) / 32 * 32, (cols + 31) / 32 * 32);
+        return nb_fail(err, NB_E_SPEC,
+                       "gptq packs 32 codes at a time: a linear of %" PRId64 " x %" PRId64
+                       " must stay float (--ignore), nearest sizes are %" PRId64 " x %" PRId64,
+                       rows, cols, (rows + 31) / 32 * 32, (cols + 31) / 32 * 32);
     }
-    return 0;
+    return check_group(spec, cols, err);
 }
 
 static int can_describe(const struct nb_checkpoint_info *info, struct nb_err *err)
@@ -315,26 +334,33 @@ static int can_describe(const struct nb_checkpoint_info *info, struct nb_err *er
 static int check_scale(float s, int64_t n, int64_t g, struct nb_err *err)
 {
     if (isfinite(s) && s != 0 && nb_round_to(s, NB_F16) == s) return 0;
-    return nb_fail(err, NB_E_NUMERIC, "scale %g of output %" PRId64 ", group %" PRId64
-                   " is not a finite F16 other than 0", (double)s, n, g);
+    return nb_fail(err, NB_E_NUMERIC,
+                   "scale %g of output %" PRId64 ", group %" PRId64
+                   " is not a finite F16 other than 0",
+                   (double)s, n, g);
 }
 
-static int check_zero(const struct nb_qmat *q, float z, int64_t zero_min, int64_t n, struct nb_err *err)
+static int check_zero(const struct nb_qmat *q, float z, int64_t zero_min, int64_t n,
+                      struct nb_err *err)
 {
     int half = 1 << (q->spec.elem.bits - 1);
     if (q->spec.symmetric && z == (float)half) return 0;
-    if (!q->spec.symmetric && z >= (float)zero_min && z <= (float)(2 * half - 1) && z == rintf(z)) return 0;
+    if (!q->spec.symmetric && z >= (float)zero_min && z <= (float)(2 * half - 1) && z == rintf(z))
+        return 0;
     if (q->spec.symmetric) {
-        return nb_fail(err, NB_E_NUMERIC, "zero %g of output %" PRId64 " in a symmetric matrix, expected %d",
+        return nb_fail(err, NB_E_NUMERIC,
+                       "zero %g of output %" PRId64 " in a symmetric matrix, expected %d",
                        (double)z, n, half);
     }
-    return nb_fail(err, NB_E_NUMERIC, "zero %g of output %" PRId64 " cannot be stored, possible are %" PRId64
-                   " to %d%s", (double)z, n, zero_min, 2 * half - 1,
+    return nb_fail(err, NB_E_NUMERIC,
+                   "zero %g of output %" PRId64 " cannot be stored, possible are %" PRId64
+                   " to %d%s",
+                   (double)z, n, zero_min, 2 * half - 1,
                    zero_min && z == 0 ? "; gptq_v2 and awq hold zero 0" : "");
 }
 
-static int pack_planes(const struct nb_qmat *q, bool v2, struct nb_packed_tensor *out, struct nb_arena *arena,
-                       struct nb_err *err)
+static int pack_planes(const struct nb_qmat *q, bool v2, struct nb_packed_tensor *out,
+                       struct nb_arena *arena, struct nb_err *err)
 {
     int bits = q->spec.elem.bits;
     size_t rows = (size_t)q->rows, n_words = nb_bits_words(rows, bits);
@@ -356,34 +382,37 @@ static int pack_planes(const struct nb_qmat *q, bool v2, struct nb_packed_tensor
     return 0;
 }
 
-static int pack(const struct nb_qmat *q, bool v2, struct nb_arena *arena, struct nb_packed_tensor *out,
-                int *n_out, struct nb_err *err)
+static int pack(const struct nb_qmat *q, bool v2, struct nb_arena *arena,
+                struct nb_packed_tensor *out, int *n_out, struct nb_err *err)
 {
     *n_out = plan(&q->spec, q->rows, q->cols, out);
     for (int i = 0; i < N_TENSORS; i++) {
         size_t bytes = (size_t)out[i].shape[0] * (out[i].rank > 1 ? (size_t)out[i].shape[1] : 1);
         out[i].data = nb_arena_calloc(arena, bytes, (size_t)nb_dtype_bits(out[i].dtype) / 8);
-        if (!out[i].data) return nb_fail(err, NB_E_NOMEM, "no memory to pack %" PRId64 " x %" PRId64, q->rows, q->cols);
+        if (!out[i].data)
+            return nb_fail(err, NB_E_NOMEM, "no memory to pack %" PRId64 " x %" PRId64, q->rows,
+                           q->cols);
     }
     int rc = pack_planes(q, v2, out, arena, err);
     if (rc) return rc;
     uint32_t *qweight = out[QWEIGHT].data;
     for (int64_t n = 0; n < q->rows; n++) {
-        nb_bits_pack(qweight + n, (size_t)q->rows, q->codes + n * q->cols, q->spec.elem.bits, (size_t)q->cols);
+        nb_bits_pack(qweight + n, (size_t)q->rows, q->codes + n * q->cols, q->spec.elem.bits,
+                     (size_t)q->cols);
     }
     int32_t *g_idx = out[G_IDX].data;
     for (int64_t k = 0; k < q->cols; k++) g_idx[k] = (int32_t)nb_qmat_group(q, k);
     return 0;
 }
 
-static int pack_v1(const struct nb_qmat *q, struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED],
-                   int *n, struct nb_err *err)
+static int pack_v1(const struct nb_qmat *q, struct nb_arena *arena,
+                   struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err)
 {
     return pack(q, false, arena, out, n, err);
 }
 
-static int pack_v2(const struct nb_qmat *q, struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED],
-                   int *n, struct nb_err *err)
+static int pack_v2(const struct nb_qmat *q, struct nb_arena *arena,
+                   struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err)
 {
     return pack(q, true, arena, out, n, err);
 }

@@ -31,7 +31,8 @@ static int read_module(struct nb_gptq_module *out, const json_t *q, struct nb_er
     if (!rc) rc = nb_json_get_bool(q, "desc_act", false, &out->desc_act, what, err);
     if (rc) return rc;
     if (!bits_possible(out->bits)) {
-        return nb_fail(err, NB_E_SPEC, "%s: gptq with %" PRId64 " bits cannot be read, only 2, 3, 4 and 8", what,
+        return nb_fail(err, NB_E_SPEC,
+                       "%s: gptq with %" PRId64 " bits cannot be read, only 2, 3, 4 and 8", what,
                        out->bits);
     }
     return 0;
@@ -64,13 +65,14 @@ static int check_layout(const json_t *q, struct nb_err *err)
     if (rc) return rc;
     if (marlin || (strcmp(format, "gptq") && strcmp(format, "gptq_v2"))) {
         return nb_fail(err, NB_E_SPEC,
-                       "%s: checkpoint_format '%s' cannot be read; readable are gptq and gptq_v2", what,
-                       marlin ? "marlin" : format);
+                       "%s: checkpoint_format '%s' cannot be read; readable are gptq and gptq_v2",
+                       what, marlin ? "marlin" : format);
     }
     rc = nb_quant_config_word(q, pack, "int32", dtype, err);
     if (rc) return rc;
     if (strcmp(dtype, "int32")) {
-        return nb_fail(err, NB_E_SPEC, "%s: pack_dtype '%s' cannot be read, only int32", what, dtype);
+        return nb_fail(err, NB_E_SPEC, "%s: pack_dtype '%s' cannot be read, only int32", what,
+                       dtype);
     }
     return 0;
 }
@@ -81,11 +83,13 @@ static int check_in_block(const json_t *list, struct nb_err *err)
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
         bool ok = json_is_string(v) || json_is_array(v);
-        for (size_t k = 0; k < json_array_size(v); k++) ok = ok && json_is_string(json_array_get(v, k));
+        for (size_t k = 0; k < json_array_size(v); k++)
+            ok = ok && json_is_string(json_array_get(v, k));
         if (!ok) list = NULL;
     }
     if (!json_is_array(list)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: modules_in_block_to_quantize is no list of names", what);
+        return nb_fail(err, NB_E_FORMAT, "%s: modules_in_block_to_quantize is no list of names",
+                       what);
     }
     return 0;
 }
@@ -141,8 +145,8 @@ static bool listed(const json_t *list, const char *path)
     return false;
 }
 
-int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model *m, const char *path,
-                          struct nb_gptq_module *out, struct nb_err *err)
+int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model *m,
+                          const char *path, struct nb_gptq_module *out, struct nb_err *err)
 {
     *out = c->base;
     bool hit;
@@ -160,110 +164,44 @@ int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model 
 
 /* ---- writing ---- */
 
-struct rule_writer {
-    const struct nb_checkpoint_info *info;
-    json_t *rules;
-};
-
-/* With one group per row g_idx is 0 throughout and there is no order to tell. */
-static bool has_order(const struct nb_qspec *spec, bool desc_act)
-{
-    return desc_act && spec->group_cols > 0;
-}
-
-static bool is_plain(const struct nb_module_spec *m, const struct nb_checkpoint_info *info)
-{
-    return m->quantized && nb_module_same_grid(&m->spec, &info->spec) &&
-           has_order(&m->spec, m->desc_act) == has_order(&info->spec, info->desc_act);
-}
-
-static bool same_settings(const struct nb_module_spec *a, const struct nb_module_spec *b)
-{
-    if (a->quantized != b->quantized) return false;
-    return !a->quantized || (nb_module_same_grid(&a->spec, &b->spec) && a->desc_act == b->desc_act);
-}
-
-/* Appends s with the characters escaped that mean something in a regular expression. */
-static void escape(struct nb_strbuf *out, const char *s, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (strchr(".^$*+?{}[]()|\\", s[i])) nb_strbuf_putc(out, '\\');
-        nb_strbuf_putc(out, s[i]);
-    }
-}
-
-static json_t *overrides_of(const struct nb_module_spec *m, const struct nb_checkpoint_info *info)
-{
-    json_t *o = json_object();
-    int64_t group = m->spec.group_cols <= 0 ? -1 : m->spec.group_cols;
-    int64_t base = info->spec.group_cols <= 0 ? -1 : info->spec.group_cols;
-    if (m->spec.elem.bits != info->spec.elem.bits) {
-        json_object_set_new(o, "bits", json_integer(m->spec.elem.bits));
-    }
-    if (group != base) json_object_set_new(o, "group_size", json_integer(group));
-    if (m->spec.symmetric != info->spec.symmetric) {
-        json_object_set_new(o, "sym", json_boolean(m->spec.symmetric));
-    }
-    bool order = has_order(&m->spec, m->desc_act);
-    if (order != has_order(&info->spec, info->desc_act)) json_object_set_new(o, "desc_act", json_boolean(order));
-    return o;
-}
-
-/* One rule for the module and the shards an engine fuses with it, where those are treated alike: the rule
- * then names them all and the fused module too, since such engines match their own names. The first
- * shard in the list writes it. */
-static void add_rule(struct rule_writer *w, const struct nb_module_spec *m)
-{
-    const struct nb_checkpoint_info *info = w->info;
-    char fused[NB_MODULE_NAME_MAX], other[NB_MODULE_NAME_MAX];
-    bool alike = nb_module_fused_path(m->path, fused);
-    const char *dot = strrchr(m->path, '.');
-    size_t stem = dot ? (size_t)(dot + 1 - m->path) : 0;
-    struct nb_strbuf names;
-    nb_strbuf_init(&names);
-    bool first = true;
-    for (size_t i = 0; alike && i < info->n_modules; i++) {
-        const struct nb_module_spec *s = &info->modules[i];
-        if (!nb_module_fused_path(s->path, other) || strcmp(fused, other)) continue;
-        alike = same_settings(s, m);
-        if (!names.len && s != m) first = false;
-        nb_strbuf_printf(&names, "%s|", s->path + stem);
-    }
-    struct nb_strbuf key;
-    nb_strbuf_init(&key);
-    nb_strbuf_puts(&key, m->quantized ? "+:^" : "-:^");
-    escape(&key, m->path, stem);
-    if (alike) nb_strbuf_printf(&key, "(%s%s)$", nb_strbuf_cstr(&names), fused + stem);
-    else {
-        escape(&key, m->path + stem, strlen(m->path + stem));
-        nb_strbuf_putc(&key, '$');
-    }
-    if (!alike || first) {
-        json_object_set_new(w->rules, nb_strbuf_cstr(&key), m->quantized ? overrides_of(m, info) : json_object());
-    }
-    nb_strbuf_release(&names);
-    nb_strbuf_release(&key);
-}
-
-static json_t *make_rules(const struct nb_checkpoint_info *info)
-{
-    struct rule_writer w = {info, json_object()};
-    for (int quantized = 0; quantized < 2; quantized++) {
-        for (size_t i = 0; i < info->n_modules; i++) {
-            const struct nb_module_spec *m = &info->modules[i];
-            bool head = !m->quantized && !strcmp(m->path, "lm_head"); /* has its own key */
-            if (m->quantized == (quantized == 1) && !is_plain(m, info) && !head) add_rule(&w, m);
-        }
-    }
-    return w.rules;
-}
-
 static bool head_quantized(const struct nb_checkpoint_info *info)
 {
     for (size_t i = 0; i < info->n_modules; i++) {
         if (!strcmp(info->modules[i].path, "lm_head")) return info->modules[i].quantized;
     }
     return false;
+}
+
+static void add_once(json_t *list, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (!strcmp(json_string_value(json_array_get(list, i)), name)) return;
+    }
+    json_array_append_new(list, json_string(name));
+}
+
+/* Names of the quantized linears inside a layer, where some are float and all layers agree; else NULL.
+ * transformers leaves modules float by this list only, not by `dynamic`. New reference. */
+static json_t *modules_in_block(const struct nb_checkpoint_info *info)
+{
+    json_t *packed = json_array(), *dense = json_array();
+    for (size_t i = 0; i < info->n_modules; i++) {
+        const char *inner = nb_module_inside_layer(info->modules[i].path);
+        if (inner) add_once(info->modules[i].quantized ? packed : dense, inner);
+    }
+    bool useful = json_array_size(dense) && json_array_size(packed);
+    for (size_t i = 0; i < json_array_size(dense); i++) {
+        size_t n = json_array_size(packed);
+        add_once(packed, json_string_value(json_array_get(dense, i)));
+        if (json_array_size(packed) == n)
+            useful = false; /* float in one layer, packed in another */
+        else json_array_remove(packed, n);
+    }
+    json_decref(dense);
+    json_t *blocks = useful ? json_array() : NULL;
+    if (useful) json_array_append(blocks, packed);
+    json_decref(packed);
+    return blocks;
 }
 
 json_t *nb_gptq_config_make(const struct nb_checkpoint_info *info, bool v2)
@@ -274,7 +212,8 @@ json_t *nb_gptq_config_make(const struct nb_checkpoint_info *info, bool v2)
     json_object_set_new(c, "quant_method", json_string("gptq"));
     json_object_set_new(c, "bits", json_integer(info->spec.elem.bits));
     json_object_set_new(c, "group_size", json_integer(group));
-    json_object_set_new(c, "desc_act", json_boolean(has_order(&info->spec, info->desc_act)));
+    json_object_set_new(c, "desc_act",
+                        json_boolean(nb_module_has_order(&info->spec, info->desc_act)));
     json_object_set_new(c, "sym", json_boolean(info->spec.symmetric));
     json_object_set_new(c, "lm_head", json_boolean(head_quantized(info)));
     json_object_set_new(c, "checkpoint_format", json_string(format));
@@ -282,10 +221,13 @@ json_t *nb_gptq_config_make(const struct nb_checkpoint_info *info, bool v2)
     json_object_set_new(c, "pack_dtype", json_string("int32"));
     json_object_set_new(c, "static_groups", json_boolean(info->static_groups));
     json_object_set_new(c, "true_sequential", json_boolean(info->true_sequential));
-    if (info->damp > 0 && info->damp < 1) json_object_set_new(c, "damp_percent", json_real(info->damp));
-    json_t *rules = make_rules(info);
+    if (info->damp > 0 && info->damp < 1)
+        json_object_set_new(c, "damp_percent", json_real(info->damp));
+    json_t *rules = nb_dynamic_rules(info);
     if (json_object_size(rules)) json_object_set(c, "dynamic", rules);
     json_decref(rules);
+    json_t *blocks = modules_in_block(info);
+    if (blocks) json_object_set_new(c, "modules_in_block_to_quantize", blocks);
     json_t *quantizer = json_array();
     json_array_append_new(quantizer, json_string(info->producer));
     json_t *meta = json_object();

@@ -15,8 +15,9 @@ struct nb_gptq_module { /* how one linear is stored */
 
 struct nb_gptq_config {
     struct nb_gptq_module base;
-    bool v2;          /* zeros stored as they are; else minus one */
-    bool whole_words; /* v1 zeros of gptqmodel: one was subtracted from whole words, borrows included */
+    bool v2; /* zeros stored as they are; else minus one */
+    bool
+        whole_words; /* v1 zeros of gptqmodel: one was subtracted from whole words, borrows included */
     bool lm_head;
     const json_t *in_block; /* modules_in_block_to_quantize, or NULL; borrowed */
     struct nb_dynamic *dynamic;
@@ -27,8 +28,8 @@ int nb_gptq_config_parse(struct nb_gptq_config *c, const json_t *quant_config, s
 void nb_gptq_config_release(struct nb_gptq_config *c);
 
 /* Settings of the module at path. m tells the head's name and which tensors exist (m->tensors may be NULL). */
-int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model *m, const char *path,
-                          struct nb_gptq_module *out, struct nb_err *err);
+int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model *m,
+                          const char *path, struct nb_gptq_module *out, struct nb_err *err);
 
 /* "gptq" or "gptq_v2" among others, as the config says; "gptq" when it does not. */
 void nb_gptq_config_format(const json_t *quant_config, char out[32]);

@@ -24,8 +24,8 @@ int nb_quant_config_checkpoint(const json_t *quant_config, const struct nb_check
 /* First of `keys` (NULL-terminated) that is there and not null; NULL if none. */
 const json_t *nb_quant_config_any(const json_t *quant_config, const char *const *keys);
 /* An integer under one of several names; fallback when none is there. */
-int nb_quant_config_int(const json_t *quant_config, const char *const *keys, const int64_t *fallback,
-                        int64_t *out, struct nb_err *err);
+int nb_quant_config_int(const json_t *quant_config, const char *const *keys,
+                        const int64_t *fallback, int64_t *out, struct nb_err *err);
 /* group_size or q_group_size: -1 or at least 1. */
 int nb_quant_config_group(const json_t *quant_config, int64_t *out, struct nb_err *err);
 /* String in lower case under one of several names; `fallback` when none is there. */
@@ -33,7 +33,8 @@ int nb_quant_config_word(const json_t *quant_config, const char *const *keys, co
                          char out[32], struct nb_err *err);
 
 /* Tensor path + suffix, NULL if there is none (or no tensors, as when only a config is examined). */
-const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *path, const char *suffix);
+const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *path,
+                                         const char *suffix);
 /* Same for one that must be there as planned: type (for F16 also BF16 or F32) and shape. */
 int nb_module_need(const struct nb_model *m, const char *path, const struct nb_packed_tensor *want,
                    const struct nb_tensor **out, struct nb_err *err);
@@ -45,7 +46,14 @@ bool nb_module_is_head(const struct nb_model *m, const char *path);
 /* Module names as engines with fused layers spell them. Fills out with the fused path of a q/k/v or
  * gate/up projection and returns true; false for others. */
 bool nb_module_fused_path(const char *path, char out[NB_MODULE_NAME_MAX]);
+/* The name inside the layer: what follows the component that is a number. NULL outside layers. */
+const char *nb_module_inside_layer(const char *path);
 bool nb_module_same_grid(const struct nb_qspec *a, const struct nb_qspec *b);
+/* Group sizes that loaders share (32 to 256) and that divide K; `largest` is the format's own limit. */
+bool nb_module_group_usable(int64_t group, int64_t cols, int64_t largest);
+void nb_module_usable_groups(int64_t cols, int64_t largest, char out[32]); /* "32, 64", or "" */
+/* Does act-order show in the file? With one group per row g_idx is 0 throughout. */
+bool nb_module_has_order(const struct nb_qspec *spec, bool desc_act);
 
 /* Ledger: every tensor of the architecture is there, none is left over. */
 int nb_model_check_ledger(const struct nb_model *m, struct nb_err *err);

@@ -14,12 +14,15 @@ static int need_dense(const struct nb_model *m, const char *name, struct nb_err 
     int rank;
     int64_t shape[2];
     if (!nb_arch_expected_shape(&m->arch, name, &rank, shape)) {
-        return nb_fail(err, NB_E_FORMAT, "tensor '%s' is no part of a %s model", name, m->arch.model_type);
+        return nb_fail(err, NB_E_FORMAT, "tensor '%s' is no part of a %s model", name,
+                       m->arch.model_type);
     }
-    struct nb_packed_tensor want = {.dtype = NB_F16, .rank = rank, .shape = {shape[0], rank > 1 ? shape[1] : 0}};
+    struct nb_packed_tensor want = {
+        .dtype = NB_F16, .rank = rank, .shape = {shape[0], rank > 1 ? shape[1] : 0}};
     const struct nb_tensor *t;
     int rc = nb_module_need(m, name, &want, &t, err);
-    if (rc && !t && nb_module_tensor(m, m->arch.head_name, "") && !strcmp(name, m->arch.embed_name)) {
+    if (rc && !t && nb_module_tensor(m, m->arch.head_name, "") &&
+        !strcmp(name, m->arch.embed_name)) {
         nb_err_hint(err, "the head is there without the embedding");
     }
     return rc;
@@ -37,8 +40,11 @@ static int need_linear(const struct nb_model *m, const char *path, const struct 
         snprintf(name, sizeof name, "%s.weight", path);
         rc = need_dense(m, name, err);
         if (rc && nb_module_tensor(m, path, ".qweight")) {
-            nb_err_hint(err, m->quant_config ? "'%s.qweight' is there: the quantization config says that it is float"
-                                             : "'%s.qweight' is there, but no quantization config", path);
+            nb_err_hint(err,
+                        m->quant_config
+                            ? "'%s.qweight' is there: the quantization config says that it is float"
+                            : "'%s.qweight' is there, but no quantization config",
+                        path);
         }
     }
     if (rc || !lin->bias) return rc;
@@ -49,7 +55,8 @@ static int need_linear(const struct nb_model *m, const char *path, const struct 
 static int need_layer(const struct nb_model *m, int64_t l, struct nb_err *err)
 {
     const struct nb_arch *a = &m->arch;
-    const char *const norms[] = {a->attn_norm_name, a->mlp_norm_name, a->q_norm_name, a->k_norm_name};
+    const char *const norms[] = {a->attn_norm_name, a->mlp_norm_name, a->q_norm_name,
+                                 a->k_norm_name};
     char name[NB_NAME_MAX * 2];
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof norms / sizeof *norms; i++) {
@@ -79,11 +86,13 @@ static bool module_of(const char *name, char path[NB_MODULE_NAME_MAX])
 static int check_tied_head(const struct nb_model *m, const struct nb_tensor *t, struct nb_err *err)
 {
     const struct nb_tensor *e = nb_safetensors_find(m->tensors, m->arch.embed_name);
-    if (t->dtype == e->dtype && t->data.bytes == e->data.bytes && !memcmp(t->data.data, e->data.data, t->data.bytes)) {
+    if (t->dtype == e->dtype && t->data.bytes == e->data.bytes &&
+        !memcmp(t->data.data, e->data.data, t->data.bytes)) {
         return 0;
     }
     return nb_fail(err, NB_E_FORMAT,
-                   "tensor '%s' differs from '%s', though config.json says that they are tied", t->name, e->name);
+                   "tensor '%s' differs from '%s', though config.json says that they are tied",
+                   t->name, e->name);
 }
 
 /* Is t accounted for: dense, part of a quantized module, or known to be of no use? */
@@ -121,8 +130,8 @@ static int check_left_over(const struct nb_model *m, struct nb_err *err)
     if (!unknown) return 0;
     char more[48] = "";
     if (unknown > 1) snprintf(more, sizeof more, " (and %zu more)", unknown - 1);
-    return nb_fail(err, NB_E_FORMAT, "tensor '%.160s'%s is no part of a %s model with %s weights", first->name, more,
-                   m->arch.model_type, m->checkpoint->name);
+    return nb_fail(err, NB_E_FORMAT, "tensor '%.160s'%s is no part of a %s model with %s weights",
+                   first->name, more, m->arch.model_type, m->checkpoint->name);
 }
 
 int nb_model_check_ledger(const struct nb_model *m, struct nb_err *err)

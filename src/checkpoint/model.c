@@ -29,7 +29,8 @@ static int open_checkpoint(struct nb_model *m, struct nb_err *err)
 {
     m->checkpoint = &nb_checkpoint_dense;
     int rc = nb_quant_config_find(m->config, m->dir, &m->quant_config, err);
-    if (!rc && m->quant_config) rc = nb_quant_config_checkpoint(m->quant_config, &m->checkpoint, err);
+    if (!rc && m->quant_config)
+        rc = nb_quant_config_checkpoint(m->quant_config, &m->checkpoint, err);
     return rc ? rc : m->checkpoint->parse(m, &m->checkpoint_state, err);
 }
 
@@ -69,7 +70,8 @@ void nb_model_close(struct nb_model *m)
     nb_free(m);
 }
 
-int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out, struct nb_err *err)
+int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out,
+                    struct nb_err *err)
 {
     const struct nb_tensor *t = nb_safetensors_find(m->tensors, name);
     if (!t) return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.160s' is missing", m->dir, name);
@@ -89,13 +91,15 @@ int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, in
     *out = (struct nb_weight){.name = nb_arena_strdup(arena, path), .rows = rows, .cols = cols};
     const struct nb_tensor *bias = nb_module_tensor(m, path, ".bias");
     if (bias) {
-        struct nb_packed_tensor want = {.suffix = ".bias", .dtype = NB_F16, .rank = 1, .shape = {rows}};
+        struct nb_packed_tensor want = {
+            .suffix = ".bias", .dtype = NB_F16, .rank = 1, .shape = {rows}};
         int rc = nb_module_need(m, path, &want, &bias, err);
         if (rc) return rc;
         out->bias = *bias;
     }
     if (!m->checkpoint->is_quantized(m, path)) {
-        struct nb_packed_tensor want = {.suffix = ".weight", .dtype = NB_F16, .rank = 2, .shape = {rows, cols}};
+        struct nb_packed_tensor want = {
+            .suffix = ".weight", .dtype = NB_F16, .rank = 2, .shape = {rows, cols}};
         const struct nb_tensor *weight;
         int rc = nb_module_need(m, path, &want, &weight, err);
         if (!rc) out->dense = *weight;

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *path, const char *suffix)
+const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *path,
+                                         const char *suffix)
 {
     char name[NB_MODULE_NAME_MAX];
     int n = snprintf(name, sizeof name, "%s%s", path, suffix);
@@ -41,7 +42,9 @@ int nb_module_need(const struct nb_model *m, const char *path, const struct nb_p
     if (!t) {
         nb_fail(err, NB_E_FORMAT, "tensor '%s%s' is missing", path, want->suffix);
         if (nb_module_tensor(m, path, ".weight")) {
-            nb_err_hint(err, "'%s.weight' is there: the quantization config does not say that it is float", path);
+            nb_err_hint(
+                err, "'%s.weight' is there: the quantization config does not say that it is float",
+                path);
         }
         return NB_E_FORMAT;
     }
@@ -55,8 +58,8 @@ int nb_module_need(const struct nb_model *m, const char *path, const struct nb_p
         char found[96], expected[96];
         print_shape(found, t->rank, t->shape);
         print_shape(expected, want->rank, want->shape);
-        return nb_fail(err, NB_E_FORMAT, "tensor '%s' has shape %s, config and format %s expect %s", t->name,
-                       found, m->checkpoint->name, expected);
+        return nb_fail(err, NB_E_FORMAT, "tensor '%s' has shape %s, config and format %s expect %s",
+                       t->name, found, m->checkpoint->name, expected);
     }
     return 0;
 }
@@ -90,8 +93,39 @@ bool nb_module_fused_path(const char *path, char out[NB_MODULE_NAME_MAX])
     return false;
 }
 
+const char *nb_module_inside_layer(const char *path)
+{
+    for (const char *dot = strchr(path, '.'); dot; dot = strchr(dot + 1, '.')) {
+        size_t digits = strspn(dot + 1, "0123456789");
+        if (digits && dot[1 + digits] == '.') return dot + 2 + digits;
+    }
+    return NULL;
+}
+
 bool nb_module_same_grid(const struct nb_qspec *a, const struct nb_qspec *b)
 {
-    int64_t x = a->group_cols <= 0 ? -1 : a->group_cols, y = b->group_cols <= 0 ? -1 : b->group_cols;
+    int64_t x = a->group_cols <= 0 ? -1 : a->group_cols,
+            y = b->group_cols <= 0 ? -1 : b->group_cols;
     return a->elem.bits == b->elem.bits && x == y && a->symmetric == b->symmetric;
+}
+
+bool nb_module_has_order(const struct nb_qspec *spec, bool desc_act)
+{
+    return desc_act && spec->group_cols > 0;
+}
+
+bool nb_module_group_usable(int64_t group, int64_t cols, int64_t largest)
+{
+    bool known = group == 32 || group == 64 || group == 128 || group == 256;
+    return known && group <= largest && cols % group == 0;
+}
+
+void nb_module_usable_groups(int64_t cols, int64_t largest, char out[32])
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (int64_t g = 32; g <= largest; g *= 2) {
+        if (!nb_module_group_usable(g, cols, largest)) continue;
+        n += (size_t)snprintf(out + n, 32 - n, "%s%" PRId64, n ? ", " : "", g);
+    }
 }

@@ -31,7 +31,8 @@ int nb_quant_config_find(const json_t *config, const char *dir, json_t **out, st
     const json_t *q = inside_config(config);
     if (q && !json_is_null(q)) {
         if (!json_is_object(q)) {
-            return nb_fail(err, NB_E_FORMAT, "%s/config.json: quantization_config is %s, expected an object", dir,
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s/config.json: quantization_config is %s, expected an object", dir,
                            nb_json_type_name(q));
         }
         *out = json_incref((json_t *)(uintptr_t)q);
@@ -44,7 +45,8 @@ int nb_quant_config_find(const json_t *config, const char *dir, json_t **out, st
             *out = nb_json_load(path, SIDE_MAX_BYTES, err);
             if (!*out) rc = err ? err->status : NB_E_FORMAT;
             else if (!json_is_object(*out)) {
-                rc = nb_fail(err, NB_E_FORMAT, "%s: holds %s, expected an object", path, nb_json_type_name(*out));
+                rc = nb_fail(err, NB_E_FORMAT, "%s: holds %s, expected an object", path,
+                             nb_json_type_name(*out));
                 json_decref(*out);
                 *out = NULL;
             }
@@ -71,8 +73,8 @@ const json_t *nb_quant_config_any(const json_t *q, const char *const *keys)
     return NULL;
 }
 
-int nb_quant_config_int(const json_t *q, const char *const *keys, const int64_t *fallback, int64_t *out,
-                        struct nb_err *err)
+int nb_quant_config_int(const json_t *q, const char *const *keys, const int64_t *fallback,
+                        int64_t *out, struct nb_err *err)
 {
     for (const char *const *k = keys; *k; k++) {
         const json_t *v = json_object_get(q, *k);
@@ -89,13 +91,14 @@ int nb_quant_config_group(const json_t *q, int64_t *out, struct nb_err *err)
     int rc = nb_quant_config_int(q, keys, NULL, out, err);
     if (rc) return rc;
     if (*out != -1 && (*out < 1 || *out > INT32_MAX)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: group_size %" PRId64 " is neither -1 nor a size", what, *out);
+        return nb_fail(err, NB_E_FORMAT, "%s: group_size %" PRId64 " is neither -1 nor a size",
+                       what, *out);
     }
     return 0;
 }
 
-int nb_quant_config_word(const json_t *q, const char *const *keys, const char *fallback, char out[32],
-                         struct nb_err *err)
+int nb_quant_config_word(const json_t *q, const char *const *keys, const char *fallback,
+                         char out[32], struct nb_err *err)
 {
     const char *s = fallback;
     for (const char *const *k = keys; *k; k++) {
@@ -125,7 +128,8 @@ void nb_quant_config_method(const json_t *q, char out[32])
     to_lower(out, s);
 }
 
-int nb_quant_config_checkpoint(const json_t *q, const struct nb_checkpoint **out, struct nb_err *err)
+int nb_quant_config_checkpoint(const json_t *q, const struct nb_checkpoint **out,
+                               struct nb_err *err)
 {
     char known[128] = "";
     for (const struct nb_checkpoint *const *c = nb_checkpoints(); *c; c++) {
@@ -141,8 +145,10 @@ int nb_quant_config_checkpoint(const json_t *q, const struct nb_checkpoint **out
     char method[32];
     nb_quant_config_method(q, method);
     if (!method[0]) {
-        return nb_fail(err, NB_E_FORMAT, "%s: names no quant_method and has no key that tells it", what);
+        return nb_fail(err, NB_E_FORMAT, "%s: names no quant_method and has no key that tells it",
+                       what);
     }
-    return nb_fail(err, NB_E_SPEC, "%s: quant_method '%s' cannot be read; readable are %s and float models", what,
+    return nb_fail(err, NB_E_SPEC,
+                   "%s: quant_method '%s' cannot be read; readable are %s and float models", what,
                    method, known);
 }

@@ -46,14 +46,10 @@ static size_t find_nonfinite(const struct nb_tensor *t)
 {
     size_t n = (size_t)nb_tensor_count(t);
     switch (t->dtype) {
-    case NB_F16:
-        return find_nonfinite16(t->data.data, n, 0x7c00);
-    case NB_BF16:
-        return find_nonfinite16(t->data.data, n, 0x7f80);
-    case NB_F32:
-        return find_nonfinite32(t->data.data, n);
-    default:
-        return n;
+    case NB_F16: return find_nonfinite16(t->data.data, n, 0x7c00);
+    case NB_BF16: return find_nonfinite16(t->data.data, n, 0x7f80);
+    case NB_F32: return find_nonfinite32(t->data.data, n);
+    default: return n;
     }
 }
 
@@ -66,15 +62,17 @@ int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err)
             float v;
             size_t width = (size_t)nb_dtype_bits(t->dtype) / 8;
             nb_to_f32(&v, t->data.data + at * width, t->dtype, 1);
-            return nb_fail(err, NB_E_FORMAT, "%s/%s: tensor '%.160s' holds %s at element %zu", m->dir,
-                           nb_safetensors_file_of(m->tensors, t), t->name, v != v ? "NaN" : "Inf", at);
+            return nb_fail(err, NB_E_FORMAT, "%s/%s: tensor '%.160s' holds %s at element %zu",
+                           m->dir, nb_safetensors_file_of(m->tensors, t), t->name,
+                           v != v ? "NaN" : "Inf", at);
         }
         nb_safetensors_drop(m->tensors, t);
     }
     return 0;
 }
 
-static int add_file(struct nb_sha256 *h, const char *dir, const char *name, bool required, struct nb_err *err)
+static int add_file(struct nb_sha256 *h, const char *dir, const char *name, bool required,
+                    struct nb_err *err)
 {
     char *path = nb_path_join(dir, name);
     struct nb_map map;

@@ -186,7 +186,8 @@ static int emit(struct evaluation *e, struct nb_err *err)
                           "tokenizer_sha256", r->tokenizer_sha256, "window", (json_int_t)r->window,
                           "tokens", (json_int_t)r->n_tokens, "windows", (json_int_t)r->n_windows,
                           "ppl", nb_cli_real(r->ppl), "ppl_stderr", nb_cli_real(r->ppl_stderr));
-    if (o && p->stride && p->stride < p->window) json_object_set_new(o, "stride", json_integer(p->stride));
+    if (o && p->stride && p->stride < p->window)
+        json_object_set_new(o, "stride", json_integer(p->stride));
     if (o && p->n_words) {
         struct nb_eval_per_text t = nb_eval_per_text_of(p, r->ppl, r->n_tokens);
         json_object_set_new(o, "words", json_integer(p->n_words));
@@ -289,7 +290,7 @@ const struct nb_command nb_command_eval = {
     .summary = "perplexity, and divergence from another model",
     .usage = "MODEL [--text FILE] [--against FLOAT_MODEL] [options]",
     .about =
-        "Every figure is printed with its protocol: numbers of different protocols cannot be compared.",
+        "Each figure is printed with its protocol: those of different ones cannot be compared.",
     .example = "out/gptq --against models/books-11m --text dubliners.txt",
     .options = options,
     .options_bytes = sizeof(struct eval_options),

@@ -241,10 +241,10 @@ static void print(const struct inspect_options *o, const struct inspected *in)
     char count[32];
     nb_format_count(nb_arch_parameters(a), count, sizeof count);
     printf("model         %s\n", in->model->dir);
-    printf("architecture  %s: %" PRId64 " layers, hidden %" PRId64 ", MLP %" PRId64 ", %" PRId64
+    printf("architecture  %s: %" PRId64 " layer%s, hidden %" PRId64 ", MLP %" PRId64 ", %" PRId64
            " heads (%" PRId64 " kv) of %" PRId64 "\n",
-           a->model_type, a->n_layers, a->hidden_size, a->intermediate_size, a->n_heads,
-           a->n_kv_heads, a->head_dim);
+           a->model_type, a->n_layers, a->n_layers == 1 ? "" : "s", a->hidden_size,
+           a->intermediate_size, a->n_heads, a->n_kv_heads, a->head_dim);
     printf("              vocabulary %" PRId64 ", context %" PRId64 ", head %s\n", a->vocab_size,
            a->max_position, a->tie_word_embeddings ? "tied to the embedding" : "of its own");
     printf("parameters    %s\n", count);

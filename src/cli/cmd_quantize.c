@@ -209,7 +209,7 @@ static int open_gate(struct nb_gate *gate, const struct nb_quantize_words *w,
     /* The bundled texts are known not to overlap. */
     bool compare = q->calib.n_sources > 0 || w->eval_text;
     int rc = nb_gate_open(gate, compare ? &q->calib : NULL, err);
-    if (rc) return nb_err_prefix(err, "gate");
+    if (rc) return rc;
     q->gate = nb_gate_run;
     q->gate_ctx = gate;
     return 0;

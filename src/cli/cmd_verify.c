@@ -150,7 +150,10 @@ static int check_ledger(struct verified *v, struct nb_err *err)
     }
     const char *verdict =
         json_string_value(json_object_get(json_object_get(v->manifest, "gate"), "verdict"));
-    if (verdict && strcmp(verdict, "pass") != 0) {
+    if (verdict && strcmp(verdict, "skipped") == 0) {
+        add_note(v, "it was made with %s: what the quantization costs was not measured",
+                 "--no-gate");
+    } else if (verdict && strcmp(verdict, "pass") != 0) {
         add_note(v, "the quality gate said '%s' when this was made", verdict);
     }
     return 0;
@@ -241,9 +244,10 @@ static int print(struct verified *v, struct nb_err *err)
                                      "files_hashed", (json_int_t)v->files, "notes", v->notes),
                            err);
     }
-    printf("whole: %" PRId64 " tensors, %" PRId64 " quantized modules unpacked, %" PRId64
-           " files match their hashes, every value finite\n",
-           v->tensors, v->modules, v->files);
+    printf("whole: %" PRId64 " tensors, every value finite", v->tensors);
+    if (v->modules) printf("; %" PRId64 " quantized modules unpacked", v->modules);
+    if (v->manifest) printf("; %" PRId64 " files match their hashes", v->files);
+    printf("\n");
     for (size_t i = 0; i < json_array_size(v->notes); i++) {
         printf("note: %s\n", json_string_value(json_array_get(v->notes, i)));
     }
@@ -270,9 +274,8 @@ const struct nb_command nb_command_verify = {
     .name = "verify",
     .summary = "checks that a model folder is whole (exit 5 if not)",
     .usage = "MODEL [options]",
-    .about =
-        "Checks structure, hashes against manifest.json, the ledger of tensors, and that every scale\n"
-        "and weight is finite. The first fault is named.",
+    .about = "Checks structure, hashes against manifest.json, the ledger of tensors, and that\n"
+             "every scale and weight is finite. The first fault is named.",
     .example = "out/gptq",
     .options = options,
     .min_args = 1,

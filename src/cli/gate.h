@@ -24,6 +24,7 @@ struct nb_gate {
     struct nb_tolerance tolerance;
     struct nb_windows windows; /* of the evaluation text */
     char tokenizer_sha256[65];
+    bool compared; /* with the calibration text, when it was opened */
 };
 
 /* Reads and cuts the evaluation text, so that a text that cannot be used is told before the work. With calib

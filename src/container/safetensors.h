@@ -25,7 +25,8 @@ void nb_safetensors_close(struct nb_safetensors *st);
 size_t nb_safetensors_count(const struct nb_safetensors *st);
 /* i-th tensor by name (byte order). */
 const struct nb_tensor *nb_safetensors_at(const struct nb_safetensors *st, size_t i);
-size_t nb_safetensors_index_of(const struct nb_safetensors *st, const struct nb_tensor *t); /* inverse of _at */
+size_t nb_safetensors_index_of(const struct nb_safetensors *st,
+                               const struct nb_tensor *t); /* inverse of _at */
 const struct nb_tensor *nb_safetensors_find(const struct nb_safetensors *st, const char *name);
 /* Shard files, in name order: bare names; and the file of a tensor. */
 size_t nb_safetensors_file_count(const struct nb_safetensors *st);
@@ -39,12 +40,13 @@ void nb_safetensors_drop(const struct nb_safetensors *st, const struct nb_tensor
  * file in messages. On success *tensors (nb_free) holds *n views into image, names owned by *header
  * (json_decref after use). */
 int nb_safetensors_parse(const unsigned char *image, size_t bytes, const char *what,
-                         struct nb_tensor **tensors, size_t *n, json_t **header, struct nb_err *err);
+                         struct nb_tensor **tensors, size_t *n, json_t **header,
+                         struct nb_err *err);
 
 /* Parses and checks the text of a *.safetensors.index.json. *weight_map (json_decref): tensor name ->
  * file, each file a bare name ending in .safetensors. */
-int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what, json_t **weight_map,
-                               struct nb_err *err);
+int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what,
+                               json_t **weight_map, struct nb_err *err);
 
 /* ---- writing: first the plan (all names, types and shapes), then data in any order ---- */
 
@@ -53,8 +55,8 @@ struct nb_st_writer;
 struct nb_st_writer_opts {
     const char *dir;          /* existing folder */
     uint64_t max_shard_bytes; /* 0: 5 GB; a larger tensor gets its own shard */
-    bool resume;              /* keep shards that are there with the planned size; else create anew */
-    const json_t *metadata;   /* extra string pairs for __metadata__ beside format=pt, or NULL */
+    bool resume;            /* keep shards that are there with the planned size; else create anew */
+    const json_t *metadata; /* extra string pairs for __metadata__ beside format=pt, or NULL */
 };
 
 struct nb_st_writer *nb_st_writer_new(void);
@@ -67,7 +69,8 @@ uint64_t nb_st_writer_bytes(const struct nb_st_writer *w); /* tensor bytes plann
 /* Assigns shards, creates the files at full length (posix_fallocate: a full disk is noticed here, with
  * the bytes missing, NB_E_NOSPACE, and what this call created is removed again), writes headers (data
  * 64-byte aligned in the file) and index. Shards and index of another plan are removed from dir. */
-int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *opts, struct nb_err *err);
+int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *opts,
+                      struct nb_err *err);
 /* Writes the whole data of a planned tensor at its place. bytes must match the plan. Thread-safe. */
 int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data, size_t bytes,
                      struct nb_err *err);

@@ -35,7 +35,9 @@ static int assign_shards(struct nb_st_layout *l, uint64_t limit, struct nb_err *
     for (size_t i = 0; i < l->n_shards; i++) {
         struct nb_st_shard *s = &l->shards[i];
         if (l->n_shards == 1) snprintf(s->name, sizeof s->name, "%s", single_name);
-        else snprintf(s->name, sizeof s->name, "model-%05zu-of-%05zu.safetensors", i + 1, l->n_shards);
+        else
+            snprintf(s->name, sizeof s->name, "model-%05zu-of-%05zu.safetensors", i + 1,
+                     l->n_shards);
     }
     return 0;
 }
@@ -76,11 +78,13 @@ static int frame(struct nb_st_shard *s, const struct nb_strbuf *text, struct nb_
 {
     size_t padded = (8 + text->len + DATA_ALIGN - 1) / DATA_ALIGN * DATA_ALIGN;
     if (padded - 8 > HEADER_MAX) {
-        return nb_fail(err, NB_E_SPEC, "%s: the header would have %zu bytes, at most %d are allowed", s->name,
+        return nb_fail(err, NB_E_SPEC,
+                       "%s: the header would have %zu bytes, at most %d are allowed", s->name,
                        padded - 8, HEADER_MAX);
     }
     s->head = nb_alloc(padded, 1);
-    if (!s->head) return nb_fail(err, NB_E_NOMEM, "%s: no memory for a header of %zu bytes", s->name, padded);
+    if (!s->head)
+        return nb_fail(err, NB_E_NOMEM, "%s: no memory for a header of %zu bytes", s->name, padded);
     for (int i = 0; i < 8; i++) s->head[i] = (char)((padded - 8) >> 8 * i & 0xff);
     memcpy(s->head + 8, text->data, text->len);
     memset(s->head + 8 + text->len, ' ', padded - 8 - text->len);
@@ -117,7 +121,8 @@ int nb_st_layout_make(struct nb_st_layout *l, uint64_t max_shard_bytes, const js
 {
     int rc = assign_shards(l, max_shard_bytes ? max_shard_bytes : default_shard_bytes, err);
     size_t *order = nb_alloc(l->n_tensors, sizeof *order);
-    if (!rc && !order) rc = nb_fail(err, NB_E_NOMEM, "no memory to lay out %zu tensors", l->n_tensors);
+    if (!rc && !order)
+        rc = nb_fail(err, NB_E_NOMEM, "no memory to lay out %zu tensors", l->n_tensors);
     for (size_t i = 0; !rc && i < l->n_tensors; i++) order[i] = i;
     for (size_t i = 0, first = 0; !rc && i < l->n_shards; i++) {
         size_t end = first;

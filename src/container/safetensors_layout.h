@@ -29,8 +29,8 @@ struct nb_st_planned {
 
 struct nb_st_shard {
     char name[64];
-    char *head;          /* length, header and padding: what stands before the data */
-    size_t head_bytes;   /* a multiple of 64 */
+    char *head;        /* length, header and padding: what stands before the data */
+    size_t head_bytes; /* a multiple of 64 */
     uint64_t file_bytes;
 };
 

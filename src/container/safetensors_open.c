@@ -63,7 +63,8 @@ static int shards_of_index(struct nb_safetensors *st, const json_t *map, struct 
     const char *name;
     json_t *file;
     const char *last = ""; /* neighbours in an index mostly share their shard */
-    json_object_foreach((json_t *)(uintptr_t)map, name, file) {
+    json_object_foreach((json_t *)(uintptr_t)map, name, file)
+    {
         const char *f = json_string_value(file);
         if (!strcmp(f, last)) continue;
         last = f;
@@ -117,12 +118,14 @@ static int shards_of_folder(struct nb_safetensors *st, const char *dir, char **n
     }
     if (st->n_shards) return 0;
     nb_fail(err, NB_E_NOTFOUND, "%s: holds no .safetensors file", dir);
-    if (other) nb_err_hint(err, "weights in PyTorch's own format must be converted to safetensors first");
+    if (other)
+        nb_err_hint(err, "weights in PyTorch's own format must be converted to safetensors first");
     return NB_E_NOTFOUND;
 }
 
 /* Takes over the views of shard i under names of our own, since the parsed header goes. */
-static int append_items(struct nb_safetensors *st, size_t i, const struct nb_tensor *tensors, size_t n)
+static int append_items(struct nb_safetensors *st, size_t i, const struct nb_tensor *tensors,
+                        size_t n)
 {
     size_t name_bytes = 0;
     for (size_t k = 0; k < n; k++) name_bytes += strlen(tensors[k].name) + 1;
@@ -150,7 +153,8 @@ static int load_shard(struct nb_safetensors *st, size_t i, const char *path, str
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    rc = nb_safetensors_parse(s->map.span.data, s->map.span.bytes, path, &tensors, &n, &header, err);
+    rc =
+        nb_safetensors_parse(s->map.span.data, s->map.span.bytes, path, &tensors, &n, &header, err);
     if (rc) return rc;
     if (append_items(st, i, tensors, n)) {
         rc = nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu tensors", path, n);
@@ -171,8 +175,9 @@ static int sort_items(struct nb_safetensors *st, const char *path, struct nb_err
     for (size_t i = 1; i < st->n_items; i++) {
         const struct item *a = &st->items[i - 1], *b = &st->items[i];
         if (!strcmp(a->tensor.name, b->tensor.name)) {
-            return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.120s' stands in %.100s and in %.100s", path,
-                           a->tensor.name, st->shards[a->shard].name, st->shards[b->shard].name);
+            return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.120s' stands in %.100s and in %.100s",
+                           path, a->tensor.name, st->shards[a->shard].name,
+                           st->shards[b->shard].name);
         }
     }
     return 0;
@@ -184,21 +189,24 @@ static int check_index(const struct nb_safetensors *st, const char *path, const 
 {
     const char *name;
     json_t *file;
-    json_object_foreach((json_t *)(uintptr_t)map, name, file) {
+    json_object_foreach((json_t *)(uintptr_t)map, name, file)
+    {
         const struct nb_tensor *t = nb_safetensors_find(st, name);
         const char *f = json_string_value(file);
         if (!t) {
             return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.120s' is not in %.120s", path, name, f);
         }
         if (strcmp(nb_safetensors_file_of(st, t), f)) {
-            return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.120s' is said to be in %.100s but stands in %.100s",
-                           path, name, f, nb_safetensors_file_of(st, t));
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s: tensor '%.120s' is said to be in %.100s but stands in %.100s", path,
+                           name, f, nb_safetensors_file_of(st, t));
         }
     }
     for (size_t i = 0; i < st->n_items && st->n_items != json_object_size(map); i++) {
         const struct nb_tensor *t = &st->items[i].tensor;
         if (!json_object_get(map, t->name)) {
-            return nb_fail(err, NB_E_FORMAT, "%s: does not list tensor '%.120s', which stands in %.120s", path,
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s: does not list tensor '%.120s', which stands in %.120s", path,
                            t->name, nb_safetensors_file_of(st, t));
         }
     }
@@ -219,8 +227,10 @@ static int open_folder(struct nb_safetensors *st, const char *dir, struct nb_err
         char *path = nb_path_join(dir, st->shards[i].name);
         rc = load_shard(st, i, path, err);
         if (rc == NB_E_NOTFOUND && index) {
-            nb_fail(err, NB_E_FORMAT, "%s: names %.160s, which is missing", index, st->shards[i].name);
-            rc = nb_err_hint(err, "the download is incomplete, or the index is left over from another model");
+            nb_fail(err, NB_E_FORMAT, "%s: names %.160s, which is missing", index,
+                    st->shards[i].name);
+            rc = nb_err_hint(
+                err, "the download is incomplete, or the index is left over from another model");
         }
         nb_free(path);
     }

@@ -42,9 +42,10 @@ static int check_density(const char *s, size_t n, const char *what, struct nb_er
         } else if (c == '"') {
             in_string = true;
         } else if (c == '-') {
-            return nb_fail(err, NB_E_FORMAT,
-                           "%s: header holds a negative number at byte %zu; sizes and offsets are not negative",
-                           what, i);
+            return nb_fail(
+                err, NB_E_FORMAT,
+                "%s: header holds a negative number at byte %zu; sizes and offsets are not negative",
+                what, i);
         } else if (c == '{' || c == '[') {
             objects += c == '{';
         } else if (c == ',') {
@@ -53,8 +54,8 @@ static int check_density(const char *s, size_t n, const char *what, struct nb_er
     }
     if (objects > 2 + n / 48 || commas > 16 + n / 5) {
         return nb_fail(err, NB_E_FORMAT,
-                       "%s: header is no table of tensors: %zu objects and %zu commas in %zu bytes", what,
-                       objects, commas, n);
+                       "%s: header is no table of tensors: %zu objects and %zu commas in %zu bytes",
+                       what, objects, commas, n);
     }
     return 0;
 }
@@ -71,8 +72,8 @@ static int get_sizes(const json_t *entry, const char *key, int64_t *out, int *n,
     }
     size_t len = json_array_size(a);
     if (len > (size_t)*n) {
-        return nb_fail(err, NB_E_FORMAT, "%s: '%s' has %zu entries, at most %d are allowed", where, key, len,
-                       *n);
+        return nb_fail(err, NB_E_FORMAT, "%s: '%s' has %zu entries, at most %d are allowed", where,
+                       key, len, *n);
     }
     for (size_t i = 0; i < len; i++) {
         const json_t *v = json_array_get(a, i);
@@ -82,8 +83,9 @@ static int get_sizes(const json_t *entry, const char *key, int64_t *out, int *n,
         }
         out[i] = json_integer_value(v);
         if (out[i] < 0 || out[i] > size_max) {
-            return nb_fail(err, NB_E_FORMAT, "%s: '%s' holds %" PRId64 ", allowed are 0 to %" PRId64, where,
-                           key, out[i], size_max);
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s: '%s' holds %" PRId64 ", allowed are 0 to %" PRId64, where, key,
+                           out[i], size_max);
         }
     }
     *n = (int)len;
@@ -112,17 +114,17 @@ static int check_extent(const struct entry *e, const char *where, struct nb_err 
         return nb_fail(err, NB_E_FORMAT, "%s: the shape's size overflows 64 bits", where);
     }
     if (bits % 8) {
-        return nb_fail(err, NB_E_FORMAT, "%s: %zu elements of %s are no whole number of bytes", where, count,
-                       nb_dtype_name(t->dtype));
+        return nb_fail(err, NB_E_FORMAT, "%s: %zu elements of %s are no whole number of bytes",
+                       where, count, nb_dtype_name(t->dtype));
     }
     if (e->end < e->begin) {
-        return nb_fail(err, NB_E_FORMAT, "%s ends at byte %" PRIu64 " before it begins at %" PRIu64, where,
-                       e->end, e->begin);
+        return nb_fail(err, NB_E_FORMAT, "%s ends at byte %" PRIu64 " before it begins at %" PRIu64,
+                       where, e->end, e->begin);
     }
     if (e->end - e->begin != bits / 8) {
         return nb_fail(err, NB_E_FORMAT,
-                       "%s: shape and dtype need %zu bytes, data_offsets hold %" PRIu64, where, bits / 8,
-                       e->end - e->begin);
+                       "%s: shape and dtype need %zu bytes, data_offsets hold %" PRIu64, where,
+                       bits / 8, e->end - e->begin);
     }
     return 0;
 }
@@ -133,7 +135,8 @@ static int parse_entry(struct entry *e, const char *name, const json_t *v, const
     char where[320];
     snprintf(where, sizeof where, "%.160s: tensor '%.120s'", what, name);
     if (!json_is_object(v)) {
-        return nb_fail(err, NB_E_FORMAT, "%s is %s, expected an object", where, nb_json_type_name(v));
+        return nb_fail(err, NB_E_FORMAT, "%s is %s, expected an object", where,
+                       nb_json_type_name(v));
     }
     int64_t offsets[2];
     int n_offsets = 2;
@@ -143,11 +146,12 @@ static int parse_entry(struct entry *e, const char *name, const json_t *v, const
     if (!rc) rc = get_sizes(v, "data_offsets", offsets, &n_offsets, where, err);
     if (rc) return rc;
     if (n_offsets != 2) {
-        return nb_fail(err, NB_E_FORMAT, "%s: 'data_offsets' has %d entries, expected 2", where, n_offsets);
+        return nb_fail(err, NB_E_FORMAT, "%s: 'data_offsets' has %d entries, expected 2", where,
+                       n_offsets);
     }
     if (json_object_size(v) != 3) {
-        return nb_fail(err, NB_E_FORMAT, "%s has %zu keys, expected dtype, shape and data_offsets", where,
-                       json_object_size(v));
+        return nb_fail(err, NB_E_FORMAT, "%s has %zu keys, expected dtype, shape and data_offsets",
+                       where, json_object_size(v));
     }
     e->begin = (uint64_t)offsets[0];
     e->end = (uint64_t)offsets[1];
@@ -163,10 +167,12 @@ static int check_metadata(const json_t *m, const char *what, struct nb_err *err)
     }
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)m, key, v) {
+    json_object_foreach((json_t *)(uintptr_t)m, key, v)
+    {
         if (!json_is_string(v)) {
-            return nb_fail(err, NB_E_FORMAT, "%s: __metadata__ key '%.80s' is %s, expected a string", what,
-                           key, nb_json_type_name(v));
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s: __metadata__ key '%.80s' is %s, expected a string", what, key,
+                           nb_json_type_name(v));
         }
     }
     return 0;
@@ -188,15 +194,17 @@ static int check_tiling(const struct entry *e, size_t n, size_t buffer_bytes, co
     for (size_t i = 0; i < n; i++) {
         if (e[i].begin != at) {
             return nb_fail(err, NB_E_FORMAT,
-                           "%s: tensor '%.120s' begins at byte %" PRIu64 " of the data, expected %" PRIu64
-                           " (%s)",
-                           what, e[i].tensor.name, e[i].begin, at, e[i].begin > at ? "a hole" : "an overlap");
+                           "%s: tensor '%.120s' begins at byte %" PRIu64
+                           " of the data, expected %" PRIu64 " (%s)",
+                           what, e[i].tensor.name, e[i].begin, at,
+                           e[i].begin > at ? "a hole" : "an overlap");
         }
         at = e[i].end;
         if (at > buffer_bytes) {
             return nb_fail(err, NB_E_FORMAT,
-                           "%s: tensor '%.120s' ends at byte %" PRIu64 " of the data, the file has %zu", what,
-                           e[i].tensor.name, at, buffer_bytes);
+                           "%s: tensor '%.120s' ends at byte %" PRIu64
+                           " of the data, the file has %zu",
+                           what, e[i].tensor.name, at, buffer_bytes);
         }
     }
     if (at != buffer_bytes) {
@@ -211,17 +219,18 @@ static int parse_header(const unsigned char *image, size_t bytes, const char *wh
                         struct nb_err *err)
 {
     if (bytes < 8) {
-        return nb_fail(err, NB_E_FORMAT, "%s: has %zu bytes, a safetensors file has at least 8", what, bytes);
+        return nb_fail(err, NB_E_FORMAT, "%s: has %zu bytes, a safetensors file has at least 8",
+                       what, bytes);
     }
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | image[i];
     if (n > HEADER_MAX) {
-        return nb_fail(err, NB_E_FORMAT, "%s: header of %" PRIu64 " bytes, at most %d are allowed", what, n,
-                       HEADER_MAX);
+        return nb_fail(err, NB_E_FORMAT, "%s: header of %" PRIu64 " bytes, at most %d are allowed",
+                       what, n, HEADER_MAX);
     }
     if (n > bytes - 8) {
-        return nb_fail(err, NB_E_FORMAT, "%s: header ends at byte %" PRIu64 ", the file has %zu", what, n + 8,
-                       bytes);
+        return nb_fail(err, NB_E_FORMAT, "%s: header ends at byte %" PRIu64 ", the file has %zu",
+                       what, n + 8, bytes);
     }
     const char *text = (const char *)image + 8;
     int rc = check_density(text, (size_t)n, what, err);
@@ -237,12 +246,14 @@ static int parse_header(const unsigned char *image, size_t bytes, const char *wh
     return check_metadata(json_object_get(*header, "__metadata__"), what, err);
 }
 
-static int parse_entries(json_t *header, struct entry *e, size_t *n, const char *what, struct nb_err *err)
+static int parse_entries(json_t *header, struct entry *e, size_t *n, const char *what,
+                         struct nb_err *err)
 {
     const char *name;
     json_t *v;
     *n = 0;
-    json_object_foreach(header, name, v) {
+    json_object_foreach(header, name, v)
+    {
         if (!strcmp(name, "__metadata__")) continue;
         int rc = parse_entry(&e[*n], name, v, what, err);
         if (rc) return rc;
@@ -300,8 +311,8 @@ static bool is_bare_name(const json_t *v)
            !strcmp(s + n - suffix, ".safetensors");
 }
 
-int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what, json_t **weight_map,
-                               struct nb_err *err)
+int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what,
+                               json_t **weight_map, struct nb_err *err)
 {
     *weight_map = NULL;
     json_t *index = nb_json_parse(text, bytes, NB_JSON_MAX_DEPTH, what, err);
@@ -309,7 +320,8 @@ int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what,
     json_t *map = json_object_get(index, "weight_map");
     int rc = 0;
     if (!json_is_object(map)) {
-        rc = nb_fail(err, NB_E_FORMAT, "%s: weight_map is %s, expected an object", what, nb_json_type_name(map));
+        rc = nb_fail(err, NB_E_FORMAT, "%s: weight_map is %s, expected an object", what,
+                     nb_json_type_name(map));
         goto out;
     }
     if (!json_object_size(map)) {
@@ -318,17 +330,20 @@ int nb_safetensors_parse_index(const char *text, size_t bytes, const char *what,
     }
     const char *name;
     json_t *v;
-    json_object_foreach(map, name, v) {
+    json_object_foreach(map, name, v)
+    {
         if (!json_is_string(v)) {
-            rc = nb_fail(err, NB_E_FORMAT, "%s: the file of tensor '%.120s' is %s, expected a string", what,
-                         name, nb_json_type_name(v));
+            rc = nb_fail(err, NB_E_FORMAT,
+                         "%s: the file of tensor '%.120s' is %s, expected a string", what, name,
+                         nb_json_type_name(v));
             break;
         }
         if (!is_bare_name(v)) {
-            rc = nb_fail(err, NB_E_FORMAT,
-                         "%s: the file of tensor '%.120s' is '%.120s', expected a plain name ending in "
-                         ".safetensors",
-                         what, name, json_string_value(v));
+            rc = nb_fail(
+                err, NB_E_FORMAT,
+                "%s: the file of tensor '%.120s' is '%.120s', expected a plain name ending in "
+                ".safetensors",
+                what, name, json_string_value(v));
             break;
         }
     }

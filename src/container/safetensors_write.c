@@ -47,8 +47,8 @@ int nb_st_writer_plan(struct nb_st_writer *w, const char *name, enum nb_dtype dt
         fits = shape[i] >= 0 && nb_mul(count, (size_t)shape[i], &count);
     }
     if (!fits || !nb_mul(count, (size_t)nb_dtype_bits(dtype), &bits) || bits % 8) {
-        return nb_fail(err, NB_E_FORMAT, "tensor '%.120s': shape of rank %d cannot be stored as %s", name, rank,
-                       nb_dtype_name(dtype));
+        return nb_fail(err, NB_E_FORMAT, "tensor '%.120s': shape of rank %d cannot be stored as %s",
+                       name, rank, nb_dtype_name(dtype));
     }
     if (!name[0] || !strcmp(name, "__metadata__")) {
         return nb_fail(err, NB_E_FORMAT, "'%s' cannot be the name of a tensor", name);
@@ -57,7 +57,8 @@ int nb_st_writer_plan(struct nb_st_writer *w, const char *name, enum nb_dtype dt
         return nb_fail(err, NB_E_NOMEM, "no memory to plan %zu tensors", l->n_tensors + 1);
     }
     struct nb_st_planned *t = &l->tensors[l->n_tensors++];
-    *t = (struct nb_st_planned){.name = nb_xstrdup(name), .dtype = dtype, .rank = rank, .bytes = bits / 8};
+    *t = (struct nb_st_planned){
+        .name = nb_xstrdup(name), .dtype = dtype, .rank = rank, .bytes = bits / 8};
     if (rank) memcpy(t->shape, shape, (size_t)rank * sizeof *shape);
     l->bytes += t->bytes;
     return 0;
@@ -149,7 +150,8 @@ static int create_shard(struct nb_st_writer *w, size_t i, const char *path, stru
     if (code) {
         errno = code;
         nb_fail_errno(err, "%s: cannot reserve %" PRIu64 " bytes", path, s->file_bytes);
-        if (code == EFBIG) nb_err_hint(err, "the file system takes no file of that size: choose smaller shards");
+        if (code == EFBIG)
+            nb_err_hint(err, "the file system takes no file of that size: choose smaller shards");
         return err ? err->status : NB_E_IO;
     }
     return nb_pwrite_all(fd, s->head, s->head_bytes, 0, path, err);
@@ -203,7 +205,8 @@ static int remove_stale(const struct nb_st_writer *w, struct nb_err *err)
     int rc = nb_dir_list(w->dir, &names, &n, err);
     if (rc) return rc;
     for (size_t i = 0; !rc && i < n; i++) {
-        if (!nb_st_is_weight_name(names[i]) || nb_st_layout_has_file(&w->layout, names[i])) continue;
+        if (!nb_st_is_weight_name(names[i]) || nb_st_layout_has_file(&w->layout, names[i]))
+            continue;
         char *path = nb_path_join(w->dir, names[i]);
         if (unlink(path)) rc = nb_fail_errno(err, "%s: cannot remove", path);
         nb_free(path);
@@ -225,7 +228,8 @@ static int write_index(const struct nb_st_writer *w, struct nb_err *err)
     return rc;
 }
 
-int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *opts, struct nb_err *err)
+int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *opts,
+                      struct nb_err *err)
 {
     if (!w->layout.n_tensors) return nb_fail(err, NB_E_SPEC, "%s: no tensor to write", opts->dir);
     w->dir = nb_xstrdup(opts->dir);
@@ -234,7 +238,8 @@ int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *op
     if (rc) return rc;
     w->fds = nb_alloc(w->layout.n_shards, sizeof *w->fds);
     w->kept = nb_calloc(w->layout.n_shards, sizeof *w->kept);
-    if (!w->fds || !w->kept) return nb_fail(err, NB_E_NOMEM, "no memory for %zu shards", w->layout.n_shards);
+    if (!w->fds || !w->kept)
+        return nb_fail(err, NB_E_NOMEM, "no memory for %zu shards", w->layout.n_shards);
     for (size_t i = 0; i < w->layout.n_shards; i++) w->fds[i] = -1;
     rc = remove_stale(w, err);
     if (!rc && opts->resume) find_kept(w);
@@ -261,11 +266,12 @@ int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data,
                      struct nb_err *err)
 {
     size_t i = find_planned(w, name);
-    if (i == w->layout.n_tensors) return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was not planned", name);
+    if (i == w->layout.n_tensors)
+        return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was not planned", name);
     const struct nb_st_planned *t = &w->layout.tensors[i];
     if (bytes != t->bytes) {
-        return nb_fail(err, NB_E_FAIL, "tensor '%.120s' has %zu bytes, planned were %" PRIu64, name, bytes,
-                       t->bytes);
+        return nb_fail(err, NB_E_FAIL, "tensor '%.120s' has %zu bytes, planned were %" PRIu64, name,
+                       bytes, t->bytes);
     }
     const struct nb_st_shard *s = &w->layout.shards[t->shard];
     int rc = nb_pwrite_all(w->fds[t->shard], data, bytes, s->head_bytes + t->offset, s->name, err);
@@ -276,10 +282,12 @@ int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data,
 int nb_st_writer_mark(struct nb_st_writer *w, const char *name, struct nb_err *err)
 {
     size_t i = find_planned(w, name);
-    if (i == w->layout.n_tensors) return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was not planned", name);
+    if (i == w->layout.n_tensors)
+        return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was not planned", name);
     const struct nb_st_planned *t = &w->layout.tensors[i];
     if (!w->kept[t->shard]) {
-        return nb_fail(err, NB_E_FORMAT, "%s/%s: was lost or changed, so tensor '%.120s' is not there", w->dir,
+        return nb_fail(err, NB_E_FORMAT,
+                       "%s/%s: was lost or changed, so tensor '%.120s' is not there", w->dir,
                        w->layout.shards[t->shard].name, name);
     }
     atomic_store(&w->put[i], 1);

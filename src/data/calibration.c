@@ -57,19 +57,22 @@ static int read_sources(struct mix *mix, const struct nb_calib_opts *opts,
         const struct nb_calib_source *from = &opts->sources[i];
         mix->sources[i] = (struct source){.name = from->path, .weight = from->weight};
         if (!(from->weight > 0) || !isfinite(from->weight)) {
-            return nb_fail(err, NB_E_USAGE, "%s: weight %g of a calibration text: expected more than 0",
-                           from->path, from->weight);
+            return nb_fail(err, NB_E_USAGE,
+                           "%s: weight %g of a calibration text: expected more than 0", from->path,
+                           from->weight);
         }
     }
     for (size_t i = 0; i < mix->n; i++) {
         struct source *s = &mix->sources[i];
         if (nb_progress_stop(progress)) return nb_fail(err, NB_E_INTERRUPTED, "interrupted");
-        nb_progress_report(progress, &(struct nb_progress_event){
-                                         .phase = "read", .item = s->name, .done = i, .total = mix->n,
-                                         .loss = -1});
+        nb_progress_report(
+            progress,
+            &(struct nb_progress_event){
+                .phase = "read", .item = s->name, .done = i, .total = mix->n, .loss = -1});
         int rc = nb_read_source(s->name, tok, hash, &s->ids, err);
         if (rc) return rc;
-        if (s->ids.n == 0) return nb_fail(err, NB_E_FORMAT, "%s: the calibration text is empty", s->name);
+        if (s->ids.n == 0)
+            return nb_fail(err, NB_E_FORMAT, "%s: the calibration text is empty", s->name);
     }
     return 0;
 }
@@ -104,7 +107,8 @@ static int64_t share_out(struct mix *mix, int64_t wanted)
             for (size_t i = 0; i < mix->n; i++) {
                 struct source *s = &mix->sources[i];
                 if (s->taken == s->available) continue;
-                if (!best || (double)s->taken / s->weight < (double)best->taken / best->weight) best = s;
+                if (!best || (double)s->taken / s->weight < (double)best->taken / best->weight)
+                    best = s;
             }
             best->taken++;
             given++;
@@ -172,33 +176,39 @@ static int build(struct nb_windows *out, struct mix *mix, const struct nb_calib_
         s->available = (int64_t)s->ids.n / opts->seqlen;
         if (s->ids.n > most) most = s->ids.n;
         if (s->available == 0 && mix->n > 1 && !mix->bundled) {
-            nb_progress_warn(progress, "%s: has %zu tokens, too few for one window of %" PRId64
-                             "; it is left out", s->name, s->ids.n, opts->seqlen);
+            nb_progress_warn(progress,
+                             "%s: has %zu tokens, too few for one window of %" PRId64
+                             "; it is left out",
+                             s->name, s->ids.n, opts->seqlen);
         }
     }
     int64_t n = share_out(mix, opts->n_samples);
     if (n == 0) {
-        return nb_fail(err, NB_E_FORMAT, "%s: calibration text has %zu tokens, one window needs %" PRId64,
-                       mix->n == 1 ? mix->sources[0].name : "every source is too short: the longest",
-                       most, opts->seqlen);
+        return nb_fail(
+            err, NB_E_FORMAT, "%s: calibration text has %zu tokens, one window needs %" PRId64,
+            mix->n == 1 ? mix->sources[0].name : "every source is too short: the longest", most,
+            opts->seqlen);
     }
     if (n < opts->n_samples && !mix->bundled) {
-        nb_progress_warn(progress, "the calibration text has %" PRId64 " windows of %" PRId64
-                         " tokens, fewer than the %" PRId64 " asked for; all are used", n, opts->seqlen,
-                         opts->n_samples);
+        nb_progress_warn(progress,
+                         "the calibration text has %" PRId64 " windows of %" PRId64
+                         " tokens, fewer than the %" PRId64 " asked for; all are used",
+                         n, opts->seqlen, opts->n_samples);
     }
     int rc = nb_windows_init(out, n, opts->seqlen, err);
     return rc ? rc : fill(out, mix, opts->seed, err);
 }
 
-int nb_calib_load(struct nb_windows *out, const struct nb_calib_opts *opts, const struct nb_tokenizer *tok,
-                  const struct nb_progress *progress, struct nb_err *err)
+int nb_calib_load(struct nb_windows *out, const struct nb_calib_opts *opts,
+                  const struct nb_tokenizer *tok, const struct nb_progress *progress,
+                  struct nb_err *err)
 {
     *out = (struct nb_windows){0};
     if (opts->n_samples < 1 || opts->seqlen < 1 || opts->n_sources > SOURCES_MAX) {
-        return nb_fail(err, NB_E_USAGE, "calibration with %" PRId64 " windows of %" PRId64 " tokens from"
-                       " %zu texts: expected at least 1, 1 and at most %d", opts->n_samples,
-                       opts->seqlen, opts->n_sources, SOURCES_MAX);
+        return nb_fail(err, NB_E_USAGE,
+                       "calibration with %" PRId64 " windows of %" PRId64 " tokens from"
+                       " %zu texts: expected at least 1, 1 and at most %d",
+                       opts->n_samples, opts->seqlen, opts->n_sources, SOURCES_MAX);
     }
     struct mix mix = {.n = opts->n_sources ? opts->n_sources : 2, .bundled = opts->n_sources == 0};
     mix.sources = nb_xalloc(mix.n * sizeof *mix.sources);

@@ -28,15 +28,16 @@ struct nb_calib_opts {
 struct nb_windows {
     int32_t *ids;
     int64_t n_windows, seqlen;
-    char sha256[65]; /* of the ids, little-endian: what the journal compares */
+    char sha256[65];      /* of the ids, little-endian: what the journal compares */
     char text_sha256[65]; /* of the source bytes in order */
 };
 
 /* Reads, tokenizes, samples: the tokens of a source are cut into disjoint windows behind a random start, and
  * a random choice of them, as many as its weight asks, is taken. Same seed, same windows. Errors: empty text; too few tokens for one window
  * (found and needed); unreadable file. Fewer distinct windows than n_samples: all of them, with a warning. */
-int nb_calib_load(struct nb_windows *out, const struct nb_calib_opts *opts, const struct nb_tokenizer *tok,
-                  const struct nb_progress *progress, struct nb_err *err);
+int nb_calib_load(struct nb_windows *out, const struct nb_calib_opts *opts,
+                  const struct nb_tokenizer *tok, const struct nb_progress *progress,
+                  struct nb_err *err);
 void nb_windows_release(struct nb_windows *w);
 
 /* Bytes of a text file (*data: nb_free; a NUL follows). A name without '/' that is no file here may be a

@@ -41,7 +41,8 @@ int nb_ngram_overlap(const struct nb_windows *a, const struct nb_windows *b, dou
         }
     }
     nb_pairmap_release(&seen);
-    if (!ok) return nb_fail(err, NB_E_NOMEM, "no memory to compare calibration and evaluation text");
+    if (!ok)
+        return nb_fail(err, NB_E_NOMEM, "no memory to compare calibration and evaluation text");
     *share = (double)n_shared / (double)(in_b * b->n_windows);
     return 0;
 }

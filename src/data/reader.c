@@ -78,11 +78,15 @@ static int row_text(const json_t *row, struct nb_strbuf *out, const char *what, 
         return rc ? rc : append_key(out, row, "completion", what, err);
     }
     if (json_object_get(row, "messages")) {
-        return nb_fail(err, NB_E_SPEC, "%s: rows with 'messages' need the model's chat template, which"
-                       " this version cannot run; give 'text' rows", what);
+        return nb_fail(err, NB_E_SPEC,
+                       "%s: rows with 'messages' need the model's chat template, which"
+                       " this version cannot run; give 'text' rows",
+                       what);
     }
-    return nb_fail(err, NB_E_FORMAT, "%s: expected an object with 'text', or with 'prompt' and"
-                   " 'completion'; found %s without them", what, nb_json_type_name(row));
+    return nb_fail(err, NB_E_FORMAT,
+                   "%s: expected an object with 'text', or with 'prompt' and"
+                   " 'completion'; found %s without them",
+                   what, nb_json_type_name(row));
 }
 
 static int read_row(const char *what, const char *line, size_t n, const struct nb_tokenizer *tok,
@@ -113,8 +117,8 @@ static bool is_blank(const char *s, size_t n)
     return true;
 }
 
-static int read_rows(const char *path, const char *data, size_t bytes, const struct nb_tokenizer *tok,
-                     struct nb_ids *ids, struct nb_err *err)
+static int read_rows(const char *path, const char *data, size_t bytes,
+                     const struct nb_tokenizer *tok, struct nb_ids *ids, struct nb_err *err)
 {
     struct nb_strbuf what;
     nb_strbuf_init(&what);

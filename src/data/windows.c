@@ -16,7 +16,8 @@ int nb_windows_init(struct nb_windows *w, int64_t n, int64_t seqlen, struct nb_e
     size_t count;
     w->ids = nb_mul((size_t)n, (size_t)seqlen, &count) ? nb_alloc(count, sizeof *w->ids) : NULL;
     if (w->ids) return 0;
-    return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " windows of %" PRId64 " tokens", n, seqlen);
+    return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " windows of %" PRId64 " tokens", n,
+                   seqlen);
 }
 
 void nb_windows_release(struct nb_windows *w)
@@ -45,8 +46,10 @@ static int cut_windows(struct nb_windows *out, const struct nb_ids *ids, const c
     int64_t n = (int64_t)ids->n / window;
     if (ids->n == 0) return nb_fail(err, NB_E_FORMAT, "%s: the evaluation text is empty", name);
     if (n == 0) {
-        return nb_fail(err, NB_E_FORMAT, "%s: the evaluation text has %zu tokens, one window needs"
-                       " %" PRId64, name, ids->n, window);
+        return nb_fail(err, NB_E_FORMAT,
+                       "%s: the evaluation text has %zu tokens, one window needs"
+                       " %" PRId64,
+                       name, ids->n, window);
     }
     if (limit > 0 && n > limit) n = limit;
     int rc = nb_windows_init(out, n, window, err);
@@ -61,8 +64,10 @@ int nb_eval_text_load(struct nb_windows *out, const char *path, int64_t window, 
 {
     *out = (struct nb_windows){0};
     if (window < 2 || limit < 0) {
-        return nb_fail(err, NB_E_USAGE, "evaluation window of %" PRId64 " tokens, limit %" PRId64
-                       ": expected at least 2 and 0", window, limit);
+        return nb_fail(err, NB_E_USAGE,
+                       "evaluation window of %" PRId64 " tokens, limit %" PRId64
+                       ": expected at least 2 and 0",
+                       window, limit);
     }
     struct nb_ids ids = {0};
     struct nb_sha256 hash;

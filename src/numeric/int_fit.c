@@ -19,7 +19,8 @@
 enum {
     LANES = 16,
     CHECK = 64,      /* weights between two looks at the limit */
-    COARSE = 28,     /* scales on the ladder of the weighted search */
+    RUNGS = 28,      /* scales on the ladder of the weighted search */
+    FEW_RUNGS = 9,
     KEPT = 3,        /* best rungs that are refined */
     REFITS = 4,
     MSE_STEPS = 80,
@@ -231,17 +232,19 @@ static void weighted_search(struct search *f)
     const float widest = sym ? f->a / (mid - 1.0f) : (f->hi - f->lo) / f->top;
     const float zero = sym ? mid : clamp_zero(f, rintf(-f->lo / widest));
     const float mean = sym ? 0.0f : weighted_mean(f);
-    const float ratio = powf(0.17f, 1.0f / (COARSE - 1));
+    const int rungs = f->opts->coarse ? FEW_RUNGS : RUNGS;
+    const float lowest = f->opts->coarse ? 0.4f : 0.17f;
+    const float ratio = powf(lowest, 1.0f / (float)(rungs - 1));
     struct candidate kept[KEPT];
     for (int i = 0; i < KEPT; i++) kept[i] = (struct candidate){.err = FLT_MAX};
     float s = widest;
-    for (int i = 0; i < COARSE; i++, s *= ratio) {
+    for (int i = 0; i < rungs; i++, s *= ratio) {
         keep_candidate(kept, try_params(f, s, zero, kept[KEPT - 1].err));
         if (both) keep_candidate(kept, try_params(f, -s, zero, kept[KEPT - 1].err));
         float centred = sym ? zero : centred_zero(f, s, mean);
         if (centred != zero) keep_candidate(kept, try_params(f, s, centred, kept[KEPT - 1].err));
     }
-    for (int i = 0; i < KEPT && kept[i].err < FLT_MAX; i++) {
+    for (int i = 0; i < KEPT && kept[i].err < FLT_MAX && !f->opts->coarse; i++) {
         refine(f, kept[i]);
         if (sym) continue;
         walk_zero(f, kept[i], 1.0f);

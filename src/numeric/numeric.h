@@ -23,6 +23,7 @@ struct nb_grid_opts {
     enum nb_clip clip;
     enum nb_sym_range sym_range;
     int zero_min;       /* smallest zero code allowed (gptq v1: 1) */
+    bool coarse;        /* WEIGHTED: a third of the scales and no refinement, to compare many settings quickly */
 };
 
 struct nb_group_params {
@@ -47,7 +48,8 @@ struct nb_numeric {
 };
 const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec); /* NULL: none */
 
-/* |scale| limited to what the type stores: at least 1e-5, at most its largest number; rounded; sign kept. */
+/* |scale| limited to what the type stores and any level can multiply: at least 1e-5, at most 65504 (F16) or
+ * 1e36; rounded to the type, sign kept. */
 float nb_numeric_store_scale(float scale, enum nb_dtype t);
 
 /* Group sizes that fit K, for messages: "32, 64, 128". */

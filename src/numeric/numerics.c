@@ -22,12 +22,12 @@ const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec)
 float nb_numeric_store_scale(float scale, enum nb_dtype t)
 {
     const float least = 1e-5f;
-    const float most = t == NB_F16 ? 65504.0f : 3.3e38f; /* bf16 rounds the largest f32 to infinity */
+    const float most = t == NB_F16 ? 65504.0f : 1e36f; /* times any level it must stay finite */
     float a = fabsf(scale);
     if (!(a >= least)) a = least; /* and NaN */
     if (a > most) a = most;
     a = nb_round_to(a, t);
-    return signbit(scale) && scale < 0.0f ? -a : a;
+    return scale < 0.0f ? -a : a;
 }
 
 void nb_usable_groups(int64_t k, char *out, size_t bytes)

@@ -71,6 +71,12 @@ static void put_recipe(const struct nb_run *r, struct nb_strbuf *b)
 /* One word of a command line, as a shell reads it. */
 static void put_word(struct nb_strbuf *b, const char *word)
 {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/";
+    if (word[strspn(word, plain)] == '\0') {
+        nb_strbuf_puts(b, word);
+        return;
+    }
     nb_strbuf_putc(b, '\'');
     for (; *word; word++) {
         if (*word == '\'') nb_strbuf_puts(b, "'\\'");

@@ -21,7 +21,7 @@ static int copy_side_file(struct nb_run *r, const char *name, const char *from, 
     if (name[0] == '.' || nb_model_file_kind(name) != NB_FILE_SIDE || nb_path_is_dir(from))
         return 0;
     if (stat(from, &st) || !S_ISREG(st.st_mode)) {
-        nb_progress_warn(r->progress, "%s: is not copied, it leads to no file", from);
+        nb_progress_warn(r->progress, "%s: is not copied, it is no regular file", from);
         return 0;
     }
     json_t *valid = json_string(name);

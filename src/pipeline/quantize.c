@@ -121,6 +121,7 @@ static int open_stores(struct nb_run *r, struct nb_err *err)
     int64_t d = arch->hidden_size, wide = widest_input(arch);
     r->windows_per_chunk = CHUNK_TOKENS / r->windows.seqlen;
     if (r->windows_per_chunk < 1) r->windows_per_chunk = 1;
+    if (r->windows_per_chunk > r->windows.n_windows) r->windows_per_chunk = r->windows.n_windows;
     r->n_chunks = (r->windows.n_windows + r->windows_per_chunk - 1) / r->windows_per_chunk;
     int rc = open_store(r, &r->h, "spill-h", d, &budget, err);
     if (!rc) rc = open_store(r, &r->x, "spill-x", wide, &budget, err);
@@ -160,6 +161,7 @@ static int embed_all(struct nb_run *r, struct nb_actstore *h, struct nb_err *err
 static int run_layers(struct nb_run *r, struct nb_err *err)
 {
     int rc = 0;
+    enum nb_precision before = nb_backend_set_precision(r->be, r->recipe.precision);
     if (r->layers_done < r->model->arch.n_layers && r->recipe.calibrates) {
         rc = open_stores(r, err);
         if (!rc && r->layers_done > 0) rc = nb_journal_load_activations(r, err);
@@ -173,6 +175,7 @@ static int run_layers(struct nb_run *r, struct nb_err *err)
         rc = nb_journal_save(r, err);
     }
     close_stores(r);
+    nb_backend_set_precision(r->be, before);
     return rc;
 }
 
@@ -251,8 +254,14 @@ int nb_quantize(struct nb_quantize_report *report, const struct nb_quantize_opts
 {
     double start = nb_clock_s();
     memset(report, 0, sizeof *report);
+    struct nb_quantize_opts chosen = *opts;
+    bool bf16 = nb_backend_has_bf16(be);
+    if (!chosen.precision) chosen.precision = bf16 ? "bf16" : "f32";
+    if (!strcmp(chosen.precision, "bf16") && !bf16) {
+        return nb_fail(err, NB_E_SPEC, "precision bf16 is not faster on this machine's processor; possible: f32");
+    }
     struct nb_run r = {
-        .opts = opts, .progress = progress, .be = be, .report = report, .lock_fd = -1};
+        .opts = &chosen, .progress = progress, .be = be, .report = report, .lock_fd = -1};
     int rc = prepare(&r, err);
     if (!rc && !opts->dry_run) rc = work(&r, err);
     run_release(&r);

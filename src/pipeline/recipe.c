@@ -213,15 +213,25 @@ static int make_json(struct nb_recipe *r, struct nb_err *err)
             json_object_set_new(exceptions, m->path, json_integer(m->spec.elem.bits));
     }
     r->json = json_pack(
-        "{s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:f, s:i, s:b, s:f, s:b, s:I, s:I, s:I, s:I, s:o}",
+        "{s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:f, s:i, s:b, s:f, s:b, s:s, s:I, s:I, s:I, s:I, s:o}",
         "method", r->method, "format", r->checkpoint->name, "bits", s->elem.bits, "group",
         (json_int_t)s->group_cols, "sym", (int)s->symmetric, "clip", clips[r->solve.grid.clip],
         "act_order", nb_order_name(r->solve.order), "damp", r->solve.damp, "cd_sweeps",
         r->solve.cd_sweeps, "refit", (int)r->solve.refit, "gptaq_alpha", r->solve.gptaq_alpha,
-        "calibrates", (int)r->calibrates, "samples", (json_int_t)r->n_samples, "seqlen",
+        "calibrates", (int)r->calibrates, "precision",
+        r->precision == NB_PRECISION_BF16 ? "bf16" : "f32", "samples", (json_int_t)r->n_samples, "seqlen",
         (json_int_t)r->seqlen, "seed", (json_int_t)r->seed, "max_shard_bytes",
         (json_int_t)r->max_shard_bytes, "exceptions", exceptions);
     if (!r->json) return nb_fail(err, NB_E_NOMEM, "no memory for the recipe");
+    return 0;
+}
+
+static int choose_precision(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+{
+    const char *name = o->precision ? o->precision : "f32";
+    if (!strcmp(name, "f32")) r->precision = NB_PRECISION_F32;
+    else if (!strcmp(name, "bf16")) r->precision = NB_PRECISION_BF16;
+    else return nb_fail(err, NB_E_USAGE, "precision '%s' is unknown; known: f32, bf16", name);
     return 0;
 }
 
@@ -230,6 +240,7 @@ int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *o,
 {
     memset(r, 0, sizeof *r);
     int rc = choose_method(r, o, err);
+    if (!rc) rc = choose_precision(r, o, err);
     if (!rc) rc = choose_checkpoint(r, o, err);
     if (!rc && r->solver) rc = choose_grid(r, o, err);
     if (!rc) rc = choose_modules(r, o, model, err);

@@ -88,13 +88,10 @@ static int run_chunk(struct nb_run *r, struct nb_layer_work *w, struct awq_run *
 
 static int gather(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, struct nb_err *err)
 {
-    size_t first =
-        (size_t)(nb_run_chunk_windows(r, 0) * r->windows.seqlen * r->model->arch.hidden_size);
     for (int64_t c = 0; c < r->n_chunks; c++) {
         if (nb_progress_stop(r->progress)) return nb_fail(err, NB_E_INTERRUPTED, "interrupted");
         int rc = run_chunk(r, w, a, c, true, err);
         if (rc) return rc;
-        if (c == 0) memcpy(a->before, a->h, first * sizeof *a->h);
     }
     for (int k = 0; k < NB_INPUT_COUNT; k++) {
         if (a->have[k]) nb_stats_finish(&a->stats[k]);
@@ -238,11 +235,28 @@ static int apply(struct nb_run *r, struct nb_layer_work *w, const struct nb_arch
     return rc;
 }
 
+/* The layer's output on the first chunk, in a->h: always f32, whatever the calibration multiplies in. */
+static int first_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, struct nb_err *err)
+{
+    enum nb_precision before = nb_backend_set_precision(r->be, NB_PRECISION_F32);
+    int rc = run_chunk(r, w, a, 0, false, err);
+    nb_backend_set_precision(r->be, before);
+    return rc;
+}
+
+static int keep_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, struct nb_err *err)
+{
+    int rc = first_output(r, w, a, err);
+    int64_t n = nb_run_chunk_windows(r, 0) * r->windows.seqlen * r->model->arch.hidden_size;
+    if (!rc) memcpy(a->before, a->h, (size_t)n * sizeof *a->h);
+    return rc;
+}
+
 /* Relative move of the float layer's output on the first chunk. */
 static int check(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, double *moved,
                  struct nb_err *err)
 {
-    int rc = run_chunk(r, w, a, 0, false, err);
+    int rc = first_output(r, w, a, err);
     if (rc) return rc;
     int64_t n = nb_run_chunk_windows(r, 0) * r->windows.seqlen * r->model->arch.hidden_size;
     double diff = 0, norm = 0;
@@ -280,6 +294,7 @@ int nb_transform_awq(struct nb_run *r, struct nb_layer_work *w, struct nb_err *e
     double moved = 0;
     int rc = awq_alloc(r, w, &a, err);
     if (!rc) rc = gather(r, w, &a, err);
+    if (!rc) rc = keep_output(r, w, &a, err);
     for (int f = 0; f < arch->n_folds && !rc; f++) rc = search(r, w, &a, f, err);
     for (int f = 0; f < arch->n_folds && !rc; f++) {
         if (!a.s[f]) continue;

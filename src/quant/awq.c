@@ -17,7 +17,11 @@
 
 #include "quant/problem.h"
 
-enum { COARSE = 5, FINE_STEPS = 3 };
+enum {
+    COARSE = 5,         /* ratios tried first */
+    FINE_STEPS = 3,     /* halvings of the step around the best */
+    SAMPLE_ROWS = 1024, /* rows of a linear that candidates are judged on, evenly spread */
+};
 
 struct search {
     const struct nb_awq_group *g;
@@ -26,6 +30,8 @@ struct search {
     int64_t k;
     float *act, *weight;       /* [K] the two statistics, shared where s must be */
     double *diag, mean;        /* [K] of H / n_tokens, and their mean */
+    struct nb_solve_opts trial; /* opts with the quick fit */
+    struct nb_fmat *sample;    /* [n] the rows looked at */
     struct nb_problem *p;      /* [n] one per linear; p->w is rescaled for each candidate */
     struct nb_solution *s;     /* [n] */
     float *error, *gradient;   /* [widest, K] */
@@ -115,7 +121,7 @@ static void scale_tile(void *ctx, size_t piece, int thread)
 {
     const struct scale_job *job = ctx;
     const struct nb_problem *p = &job->a->p[job->linear];
-    const struct nb_fmat *w = &job->a->g->w[job->linear];
+    const struct nb_fmat *w = &job->a->sample[job->linear];
     (void)thread;
     for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE && r < p->rows; r++) {
         for (int64_t j = 0; j < p->cols; j++) p->w[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
@@ -215,6 +221,14 @@ static void search_family(struct search *a, bool duo)
     }
 }
 
+/* Every n-th row, without copying. */
+static struct nb_fmat sample_rows(const struct nb_fmat *w)
+{
+    const int64_t stride = (w->rows + SAMPLE_ROWS - 1) / SAMPLE_ROWS;
+    return (struct nb_fmat){.data = w->data, .rows = (w->rows + stride - 1) / stride, .cols = w->cols,
+                            .ld = w->ld * stride};
+}
+
 static int prepare(struct search *a, struct nb_arena *arena)
 {
     const struct nb_awq_group *g = a->g;
@@ -228,6 +242,7 @@ static int prepare(struct search *a, struct nb_arena *arena)
     a->best = nb_arena_alloc(arena, k, sizeof *a->best);
     a->p = nb_arena_calloc(arena, (size_t)g->n, sizeof *a->p);
     a->s = nb_arena_calloc(arena, (size_t)g->n, sizeof *a->s);
+    a->sample = nb_arena_calloc(arena, (size_t)g->n, sizeof *a->sample);
     if (arena->failed) return nb_fail(a->err, NB_E_NOMEM, "no memory for the search of scales");
     for (int64_t j = 0; j < a->k; j++) {
         a->act[j] = (float)(g->stats->abs_sum[j] / (double)g->stats->n_tokens);
@@ -235,7 +250,8 @@ static int prepare(struct search *a, struct nb_arena *arena)
         a->mean += a->diag[j] / (double)a->k;
     }
     for (int i = 0; i < g->n; i++) {
-        int rc = nb_problem_init(&a->p[i], &g->w[i], NULL, a->opts, a->be, 0.0, NULL, arena, a->err);
+        a->sample[i] = sample_rows(&g->w[i]);
+        int rc = nb_problem_init(&a->p[i], &a->sample[i], NULL, &a->trial, a->be, 0.0, NULL, arena, a->err);
         if (!rc) rc = nb_solution_init(&a->s[i], &a->p[i], arena, a->err);
         if (rc) return rc;
         a->p[i].u = a->u;
@@ -271,7 +287,8 @@ int nb_awq_search(float *s, const struct nb_awq_group *g, const struct nb_solve_
 {
     struct nb_arena scratch;
     nb_arena_init(&scratch);
-    struct search a = {.g = g, .opts = opts, .be = be, .k = g->stats->k, .best_loss = INFINITY, .err = err};
+    struct search a = {.g = g, .opts = opts, .trial = *opts, .be = be, .k = g->stats->k, .best_loss = INFINITY, .err = err};
+    a.trial.grid.coarse = true;
     (void)arena;
     a.rc = prepare(&a, &scratch);
     if (!a.rc && g->compensated) a.rc = prepare_factor(&a, &scratch);

@@ -65,6 +65,7 @@ static bool factorize(struct nb_factor *f, const struct nb_stats *stats, const i
         for (f->damp = start; f->damp <= 1.0; f->damp *= 3.0) {
             gather(f, stats, column, block, reach, f->damp * mean, a);
             f->rung = reach == WHOLE && f->damp == start ? "cholesky" : rungs[reach];
+            f->block = reach == WHOLE ? f->n : reach == BLOCKS ? block : 1;
             if (nb_cholesky_f64(a, f->n, f->n) == 0 && diagonal_is_finite(a, f->n)) return true;
         }
     }

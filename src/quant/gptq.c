@@ -99,6 +99,10 @@ static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep
     if (!rc) rc = nb_problem_init(&r->p, r->w, r->stats, r->opts, r->be, damp * r->mean, r->column, keep, err);
     if (!rc) rc = make_factor(r, &r->f, order, damp, keep, err);
     if (!rc && r->f.damp != damp) nb_problem_redamp(&r->p, r->f.damp * r->mean);
+    if (!rc && r->f.block < k) nb_problem_mask(&r->p, r->f.block);
+    if (!rc && r->stats->d && r->opts->gptaq_alpha != 0.0) {
+        rc = nb_gptaq_shift(&r->p, r->stats, r->opts->gptaq_alpha, err);
+    }
     if (!rc) rc = nb_solution_init(&r->best, &r->p, keep, err);
     if (!rc) rc = nb_solution_init(&r->trial, &r->p, keep, err);
     return rc;
@@ -170,8 +174,9 @@ static int add_order(struct run *r, enum nb_act_order order, struct nb_err *err)
     nb_arena_init(&scratch);
     struct nb_factor f;
     int rc = make_factor(r, &f, order, r->f.damp, &scratch, err);
-    if (!rc && f.damp == r->f.damp) rc = pass(r, &f, order, &r->trial, err);
-    if (!rc && f.damp == r->f.damp) {
+    const bool same = f.damp == r->f.damp && f.block == r->f.block;
+    if (!rc && same) rc = pass(r, &f, order, &r->trial, err);
+    if (!rc && same) {
         if (nb_solution_loss(&r->p, &r->trial) < nb_solution_loss(&r->p, &r->best)) r->order = order;
         nb_solution_keep_best(&r->p, &r->best, &r->trial);
     }
@@ -204,17 +209,19 @@ static int solve(struct nb_qmat *out, const struct nb_fmat *w, const struct nb_s
     struct nb_arena keep;
     nb_arena_init(&keep);
     struct run r = {.w = w, .stats = stats, .opts = opts, .be = be};
-    r.order = opts->order == NB_ORDER_AUTO ? NB_ORDER_PIVOTED : opts->order;
-    const enum nb_act_order first = r.order == NB_ORDER_DYNAMIC ? NB_ORDER_NONE : r.order;
+    /* What desc_act fixes is which columns form a group; they may still be visited in any order. */
+    const bool dynamic = opts->order == NB_ORDER_DYNAMIC, both = dynamic || opts->order == NB_ORDER_AUTO;
+    const enum nb_act_order first = both ? NB_ORDER_PIVOTED : opts->order;
+    r.order = first;
     int rc = prepare(&r, first, &keep, err);
     if (rc == NB_E_NUMERIC) {
         nb_arena_release(&keep);
         return nb_solver_rtn.solve(out, w, stats, opts, be, arena, report, err);
     }
     if (!rc) rc = pass(&r, &r.f, first, &r.best, err);
-    if (!rc && opts->order == NB_ORDER_AUTO && r.p.n_groups > 1) rc = add_order(&r, NB_ORDER_GROUP, err);
+    if (!rc && both && r.p.n_groups > 1) rc = add_order(&r, dynamic ? NB_ORDER_NONE : NB_ORDER_GROUP, err);
     if (!rc && stats->n_tokens >= 3 * w->cols) rc = improve(&r, err);
-    *report = (struct nb_solve_report){.damp = r.f.damp, .order = r.order};
+    *report = (struct nb_solve_report){.damp = r.f.damp, .order = dynamic ? opts->order : r.order};
     snprintf(report->ladder, sizeof report->ladder, "%s", r.f.rung ? r.f.rung : "");
     if (!rc) rc = compare_with_rtn(&r, &report->loss_rtn, err);
     if (!rc) rc = nb_problem_scale(&r.p, &report->loss_zero, err);

@@ -6,6 +6,8 @@
 void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort)
 {
     struct nb_solve_opts fresh = {.grid = o->grid, .order = NB_ORDER_PIVOTED};
+    fresh.grid.clip = NB_CLIP_WEIGHTED;
+    fresh.grid.sym_range = NB_SYM_FULL;
     if (effort >= NB_EFFORT_NORMAL) {
         fresh.order = NB_ORDER_AUTO;
         fresh.scale_trials = 2;

@@ -65,6 +65,15 @@ void nb_problem_reset_importance(struct nb_problem *p)
     }
 }
 
+void nb_problem_mask(struct nb_problem *p, int64_t block)
+{
+    for (int64_t i = 0; i < p->cols; i++) {
+        for (int64_t j = 0; j < p->cols; j++) {
+            if (i / block != j / block) p->h[i * p->cols + j] = 0.0f;
+        }
+    }
+}
+
 void nb_problem_redamp(struct nb_problem *p, double damp)
 {
     for (int64_t i = 0; i < p->cols; i++) p->h[i * p->cols + i] += (float)(damp - p->damp);

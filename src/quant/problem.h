@@ -56,6 +56,8 @@ int nb_problem_init(struct nb_problem *p, const struct nb_fmat *w, const struct 
 /* Another damping; u = diag(H) plus a little again (a solver may have changed it). */
 void nb_problem_redamp(struct nb_problem *p, double damp);
 void nb_problem_reset_importance(struct nb_problem *p);
+/* Drops the entries of H between columns of different blocks (block 1: leaves the diagonal). */
+void nb_problem_mask(struct nb_problem *p, int64_t block);
 int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct nb_arena *arena,
                      struct nb_err *err);
 
@@ -105,6 +107,7 @@ struct nb_factor {
     float *feedback;   /* [n, n], row j: entries i < j */
     float *pivot;      /* [n] */
     const char *rung;  /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
+    int64_t block;     /* columns of H that the factor still joins: n, a block, 1 */
     double damp;       /* share of the mean diagonal */
 };
 
@@ -137,6 +140,11 @@ int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct 
  * and losses. */
 int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit, struct nb_solution *s,
                 struct nb_err *err);
+
+/* ---- gptaq.c ---- */
+
+/* w += alpha * w D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
+int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha, struct nb_err *err);
 
 /* ---- descent.c, beam.c: never raise the (damped) loss of a row; losses are left up to date ---- */
 

@@ -37,7 +37,7 @@ void nb_stats_finish(struct nb_stats *s); /* mirrors the triangle */
 /* STATIC: falling diag(H), groups as they stand. PIVOTED: the same with the diagonal taken after what the
  * columns still to come explain. GROUP: groups whole. DYNAMIC: desc_act, groups formed in that order. */
 enum nb_act_order {
-    NB_ORDER_AUTO, NB_ORDER_NONE, NB_ORDER_STATIC, NB_ORDER_GROUP, NB_ORDER_DYNAMIC, NB_ORDER_PIVOTED
+    NB_ORDER_AUTO, NB_ORDER_NONE, NB_ORDER_STATIC, NB_ORDER_GROUP, NB_ORDER_PIVOTED, NB_ORDER_DYNAMIC
 };
 const char *nb_order_name(enum nb_act_order o);
 
@@ -60,12 +60,14 @@ struct nb_solve_opts {
     int beam_sweeps;            /* block searches at the end */
 };
 
-/* Everything but grid, for an effort; the defaults are the normal one. */
+/* Everything but grid.spec and grid.zero_min, for an effort; the defaults are the normal one. */
 void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort);
 void nb_solve_opts_defaults(struct nb_solve_opts *o);
 
 struct nb_solve_report {
-    double loss, loss_rtn;      /* tr(dW H dW^T) / n_tokens, undamped H: result, RTN on the same grid */
+    double loss, loss_rtn;      /* tr(dW H dW^T) / n_tokens, undamped H: result, RTN on the same grid.
+                                 * With gptaq_alpha dW is measured from the shifted target; on the rungs below
+                                 * "damped" H is what is left of it. */
     double loss_zero;           /* tr(W H W^T) / n_tokens: for relative figures */
     double damp;                /* used */
     enum nb_act_order order;    /* used */

@@ -88,9 +88,11 @@ static int read_token(struct nb_added_token *t, const json_t *o, struct nb_arena
     if (rc) return rc;
     size_t n = json_string_length(json_object_get(o, "content"));
     if (n > TOKEN_MAX_BYTES || strlen(text) != n) {
-        return nb_fail(err, NB_E_SPEC,
-                       "%s: added token '%.32s...' has %zu bytes or a NUL; at most %d without NUL are"
-                       " accepted", what, text, n, TOKEN_MAX_BYTES);
+        return nb_fail(
+            err, NB_E_SPEC,
+            "%s: added token '%.32s...' has %zu bytes or a NUL; at most %d without NUL are"
+            " accepted",
+            what, text, n, TOKEN_MAX_BYTES);
     }
     t->text = t->form = nb_arena_strdup(arena, text);
     t->bytes = t->form_bytes = (uint32_t)n;
@@ -150,8 +152,10 @@ static int build_tries(struct nb_added *a, const char *what, struct nb_err *err)
         }
         if (!trie_add(trie, t->form, t->form_bytes, &end)) return no_memory(what, err);
         if (trie->token[end] >= 0) {
-            return nb_fail(err, NB_E_SPEC, "%s: added tokens '%.64s' and '%.64s' are the same once"
-                           " normalized", what, a->tokens[trie->token[end]].text, t->text);
+            return nb_fail(err, NB_E_SPEC,
+                           "%s: added tokens '%.64s' and '%.64s' are the same once"
+                           " normalized",
+                           what, a->tokens[trie->token[end]].text, t->text);
         }
         trie->token[end] = (int32_t)i;
     }
@@ -165,8 +169,8 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
     nb_arena_init(&a->arena);
     if (!tokens || json_is_null(tokens)) return 0;
     if (!json_is_array(tokens)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: key 'added_tokens': expected an array, found %s", what,
-                       nb_json_type_name(tokens));
+        return nb_fail(err, NB_E_FORMAT, "%s: key 'added_tokens': expected an array, found %s",
+                       what, nb_json_type_name(tokens));
     }
     size_t n = json_array_size(tokens);
     if (n > TOKENS_MAX) {
@@ -185,12 +189,13 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
         struct nb_added_token t = {0};
         const json_t *o = json_array_get(tokens, i);
         if (!json_is_object(o)) {
-            rc = nb_fail(err, NB_E_FORMAT, "%s: added token %zu: expected an object, found %s", what, i,
-                         nb_json_type_name(o));
+            rc = nb_fail(err, NB_E_FORMAT, "%s: added token %zu: expected an object, found %s",
+                         what, i, nb_json_type_name(o));
             break;
         }
         rc = read_token(&t, o, &a->arena, what, err);
-        if (!rc && t.normalized && normalizer->n) rc = normalize_form(&t, normalizer, m, &a->arena, err);
+        if (!rc && t.normalized && normalizer->n)
+            rc = normalize_form(&t, normalizer, m, &a->arena, err);
         if (!rc) rc = add_token(a, &t, model, &next_id, what, err);
     }
     if (!rc) rc = build_tries(a, what, err);
@@ -254,7 +259,8 @@ int nb_added_split(const struct nb_added *a, const struct nb_trie *trie, const c
     int rc = 0;
     for (size_t i = 0; i < n && trie->n_nodes > 1 && !rc;) {
         size_t len = 0;
-        int32_t found = trie->first[(unsigned char)s[i]] ? trie_longest(trie, s + i, n - i, &len) : -1;
+        int32_t found =
+            trie->first[(unsigned char)s[i]] ? trie_longest(trie, s + i, n - i, &len) : -1;
         if (found < 0) {
             i++;
             continue;

@@ -31,16 +31,16 @@ struct nb_trie {
     struct nb_pairmap edges; /* (node, byte) -> child */
     int32_t *token;          /* [n_nodes] index of the token that ends here, -1: none */
     size_t n_nodes, capacity;
-    bool first[256];         /* bytes that a token begins with */
+    bool first[256]; /* bytes that a token begins with */
 };
 
 struct nb_added {
     struct nb_arena arena;
     struct nb_added_token *tokens;
     size_t n;
-    struct nb_strmap by_text;   /* -> index in tokens */
+    struct nb_strmap by_text; /* -> index in tokens */
     struct nb_trie raw, normalized;
-    int32_t max_id;             /* -1: no tokens */
+    int32_t max_id; /* -1: no tokens */
 };
 
 /* tokens: the file's "added_tokens" (NULL or null: none). Ids are given as the reference gives them: the

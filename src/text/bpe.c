@@ -41,7 +41,8 @@ void nb_bpe_run_release(struct nb_bpe_run *run)
 
 static bool add_symbol(struct nb_bpe_run *run, int32_t id)
 {
-    if (!nb_grow((void **)&run->symbols, &run->symbol_capacity, run->n_symbols, sizeof *run->symbols)) {
+    if (!nb_grow((void **)&run->symbols, &run->symbol_capacity, run->n_symbols,
+                 sizeof *run->symbols)) {
         return false;
     }
     uint32_t i = (uint32_t)run->n_symbols++;
@@ -82,14 +83,15 @@ static int load_symbols(const struct nb_bpe *b, struct nb_bpe_run *run, const ch
         }
         if (b->byte_fallback && has_bytes(b, word + i, len)) {
             for (size_t k = 0; k < len; k++) {
-                if (!add_symbol(run, b->byte_ids[(unsigned char)word[i + k]])) return out_of_memory(n, err);
+                if (!add_symbol(run, b->byte_ids[(unsigned char)word[i + k]]))
+                    return out_of_memory(n, err);
             }
             continue;
         }
         if (!b->unk_token) continue;
         if (b->unk_id < 0) {
-            return nb_fail(err, NB_E_FORMAT, "tokenizer: unk_token '%.64s' is not in the vocabulary",
-                           b->unk_token);
+            return nb_fail(err, NB_E_FORMAT,
+                           "tokenizer: unk_token '%.64s' is not in the vocabulary", b->unk_token);
         }
         if (unknown && !b->fuse_unk && !add_symbol(run, b->unk_id)) return out_of_memory(n, err);
         unknown = true;
@@ -104,7 +106,8 @@ enum { WAYS = 4 }; /* a flat heap misses the cache less often */
 
 static bool heap_push(struct nb_bpe_run *run, uint64_t merge)
 {
-    if (!nb_grow((void **)&run->heap, &run->heap_capacity, run->n_heap, sizeof *run->heap)) return false;
+    if (!nb_grow((void **)&run->heap, &run->heap_capacity, run->n_heap, sizeof *run->heap))
+        return false;
     size_t i = run->n_heap++;
     while (i > 0) {
         size_t up = (i - 1) / WAYS;
@@ -194,8 +197,8 @@ int nb_bpe_encode(const struct nb_bpe *b, struct nb_bpe_run *run, const char *wo
                   struct nb_ids *ids, struct nb_err *err)
 {
     if (n >= NONE) {
-        return nb_fail(err, NB_E_FORMAT, "tokenizer: a word of %zu bytes, at most %u are accepted", n,
-                       NONE - 1);
+        return nb_fail(err, NB_E_FORMAT, "tokenizer: a word of %zu bytes, at most %u are accepted",
+                       n, NONE - 1);
     }
     struct nb_bpe_cached *c = cache_slot(run, word, n);
     int rc = 0;

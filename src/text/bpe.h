@@ -23,15 +23,15 @@ struct nb_token {
 };
 
 struct nb_bpe {
-    struct nb_arena arena;     /* token texts */
-    struct nb_strmap vocab;    /* text -> id */
-    struct nb_token *tokens;   /* [n_ids] id -> text */
-    size_t n_ids;              /* largest id + 1 */
-    struct nb_pairmap merges;  /* (left id, right id) -> (rank, merged id) */
+    struct nb_arena arena;    /* token texts */
+    struct nb_strmap vocab;   /* text -> id */
+    struct nb_token *tokens;  /* [n_ids] id -> text */
+    size_t n_ids;             /* largest id + 1 */
+    struct nb_pairmap merges; /* (left id, right id) -> (rank, merged id) */
     bool byte_fallback, fuse_unk, ignore_merges;
-    char *unk_token;           /* NULL: none; in arena */
-    int32_t unk_id;            /* -1: not in the vocabulary */
-    int32_t byte_ids[256];     /* of "<0x00>".."<0xFF>"; -1: absent */
+    char *unk_token;       /* NULL: none; in arena */
+    int32_t unk_id;        /* -1: not in the vocabulary */
+    int32_t byte_ids[256]; /* of "<0x00>".."<0xFF>"; -1: absent */
 };
 
 /* model: the file's "model". NB_E_SPEC for a model that is not BPE or an option we lack, by name. */

@@ -17,8 +17,8 @@ static int no_memory(const char *what, struct nb_err *err)
 static int load_vocab(struct nb_bpe *b, json_t *vocab, const char *what, struct nb_err *err)
 {
     if (!json_is_object(vocab)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: model: key 'vocab': expected an object, found %s", what,
-                       nb_json_type_name(vocab));
+        return nb_fail(err, NB_E_FORMAT, "%s: model: key 'vocab': expected an object, found %s",
+                       what, nb_json_type_name(vocab));
     }
     const char *text;
     json_t *v;
@@ -29,8 +29,8 @@ static int load_vocab(struct nb_bpe *b, json_t *vocab, const char *what, struct 
         json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
         if (id < 0 || id >= limit) {
             return nb_fail(err, NB_E_FORMAT,
-                           "%s: id of token '%.64s': expected an integer from 0 to %lld, found %s", what,
-                           text, (long long)limit - 1,
+                           "%s: id of token '%.64s': expected an integer from 0 to %lld, found %s",
+                           what, text, (long long)limit - 1,
                            json_is_integer(v) ? "another" : nb_json_type_name(v));
         }
         if ((size_t)id >= b->n_ids) b->n_ids = (size_t)id + 1;
@@ -46,7 +46,8 @@ static int load_vocab(struct nb_bpe *b, json_t *vocab, const char *what, struct 
                            b->tokens[id].text, text, id);
         }
         const char *copy = nb_arena_strdup(&b->arena, text);
-        if (!copy || !nb_strmap_put(&b->vocab, copy, bytes, (int32_t)id)) return no_memory(what, err);
+        if (!copy || !nb_strmap_put(&b->vocab, copy, bytes, (int32_t)id))
+            return no_memory(what, err);
         b->tokens[id] = (struct nb_token){copy, (uint32_t)bytes};
     }
     return 0;
@@ -87,8 +88,9 @@ static int load_merge(struct nb_bpe *b, const json_t *m, size_t rank, struct nb_
 {
     struct half left, right;
     if (!split_merge(m, &left, &right)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: merge %zu: expected \"left right\" or [\"left\",\"right\"]",
-                       what, rank);
+        return nb_fail(err, NB_E_FORMAT,
+                       "%s: merge %zu: expected \"left right\" or [\"left\",\"right\"]", what,
+                       rank);
     }
     int32_t a = nb_strmap_get(&b->vocab, left.text, left.bytes);
     if (a < 0) return unknown_half(left, rank, what, err);
@@ -111,8 +113,8 @@ static int load_merge(struct nb_bpe *b, const json_t *m, size_t rank, struct nb_
 static int load_merges(struct nb_bpe *b, const json_t *merges, const char *what, struct nb_err *err)
 {
     if (!json_is_array(merges)) {
-        return nb_fail(err, NB_E_FORMAT, "%s: model: key 'merges': expected an array, found %s", what,
-                       nb_json_type_name(merges));
+        return nb_fail(err, NB_E_FORMAT, "%s: model: key 'merges': expected an array, found %s",
+                       what, nb_json_type_name(merges));
     }
     size_t n = json_array_size(merges), rank = 0;
     if (n >= UINT32_MAX || !nb_pairmap_init(&b->merges, n)) return no_memory(what, err);
@@ -134,7 +136,8 @@ static int refuse_affix(const json_t *model, const char *key, const char *what, 
 {
     const char *s = "";
     int rc = nb_json_get_string(model, key, false, &s, what, err);
-    if (!rc && *s) rc = nb_fail(err, NB_E_SPEC, "%s: BPE with %s '%.32s' is not supported", what, key, s);
+    if (!rc && *s)
+        rc = nb_fail(err, NB_E_SPEC, "%s: BPE with %s '%.32s' is not supported", what, key, s);
     return rc;
 }
 
@@ -144,8 +147,9 @@ static int load_options(struct nb_bpe *b, const json_t *model, const char *what,
     const char *unk = NULL;
     int rc = nb_json_get_real(model, "dropout", false, &dropout, what, err);
     if (!rc && dropout != 0) {
-        rc = nb_fail(err, NB_E_SPEC, "%s: BPE with dropout %g is not supported: ids would be random", what,
-                     dropout);
+        rc =
+            nb_fail(err, NB_E_SPEC, "%s: BPE with dropout %g is not supported: ids would be random",
+                    what, dropout);
     }
     if (!rc) rc = refuse_affix(model, "continuing_subword_prefix", what, err);
     if (!rc) rc = refuse_affix(model, "end_of_word_suffix", what, err);
@@ -172,7 +176,8 @@ int nb_bpe_init(struct nb_bpe *b, const json_t *model, const char *what, struct 
     const char *type = json_object_get(model, "merges") ? "BPE" : "without a type";
     int rc = nb_json_get_string(model, "type", false, &type, what, err);
     if (!rc && strcmp(type, "BPE") != 0) {
-        rc = nb_fail(err, NB_E_SPEC, "%s: model '%.32s' is not supported (supported: BPE)", what, type);
+        rc = nb_fail(err, NB_E_SPEC, "%s: model '%.32s' is not supported (supported: BPE)", what,
+                     type);
     }
     if (!rc) rc = load_vocab(b, json_object_get(model, "vocab"), what, err);
     if (!rc) rc = load_merges(b, json_object_get(model, "merges"), what, err);

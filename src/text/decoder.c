@@ -12,11 +12,11 @@ enum kind { BYTE_LEVEL, METASPACE, BYTE_FALLBACK, FUSE, REPLACE, STRIP };
 
 struct nb_decoder_step {
     enum kind kind;
-    char character[5];       /* METASPACE: replacement; STRIP: content */
-    bool drop_first;         /* METASPACE: token 0 loses its replacement characters */
-    size_t start, stop;      /* STRIP: at most so many characters */
-    struct nb_regex *regex;  /* REPLACE; owned */
-    char *content;           /* REPLACE; owned */
+    char character[5];      /* METASPACE: replacement; STRIP: content */
+    bool drop_first;        /* METASPACE: token 0 loses its replacement characters */
+    size_t start, stop;     /* STRIP: at most so many characters */
+    struct nb_regex *regex; /* REPLACE; owned */
+    char *content;          /* REPLACE; owned */
     size_t content_bytes;
 };
 
@@ -59,7 +59,8 @@ static int parse_strip(struct nb_decoder_step *st, const json_t *part, const cha
     if (!rc) rc = nb_json_get_int(part, "start", true, &start, what, err);
     if (!rc) rc = nb_json_get_int(part, "stop", true, &stop, what, err);
     if (!rc && (start < 0 || stop < 0)) {
-        rc = nb_fail(err, NB_E_FORMAT, "%s: decoder Strip: start and stop must not be negative", what);
+        rc = nb_fail(err, NB_E_FORMAT, "%s: decoder Strip: start and stop must not be negative",
+                     what);
     }
     st->start = (size_t)start;
     st->stop = (size_t)stop;
@@ -150,8 +151,8 @@ static void take_characters(struct nb_strbuf *bytes, struct nb_strbuf *text, boo
     size_t done = 0;
     while (done < bytes->len) {
         bool valid, more;
-        size_t len =
-            nb_utf8_span((const unsigned char *)bytes->data + done, bytes->len - done, &valid, &more);
+        size_t len = nb_utf8_span((const unsigned char *)bytes->data + done, bytes->len - done,
+                                  &valid, &more);
         if (more && !last) break;
         if (valid) nb_strbuf_add(text, bytes->data + done, len);
         else nb_strbuf_puts(text, unknown_char);
@@ -263,7 +264,8 @@ static int strip(struct nb_decoder_run *run, size_t i, const char *s, size_t n, 
         } else {
             state->n_begin = st->start;
             if (!content) {
-                for (; state->n_held; state->n_held--) nb_strbuf_add(&state->text, st->character, len);
+                for (; state->n_held; state->n_held--)
+                    nb_strbuf_add(&state->text, st->character, len);
             }
             nb_strbuf_add(&state->text, s + k, c); /* or: the oldest one held moves on */
         }
@@ -305,18 +307,12 @@ static int feed(struct nb_decoder_run *run, size_t i, const char *s, size_t n, b
 {
     if (i == run->decoder->n) return write_out(run, s, n, err);
     switch (run->decoder->steps[i].kind) {
-    case BYTE_LEVEL:
-        return byte_level(run, i, s, n, ends, err);
-    case METASPACE:
-        return metaspace(run, i, s, n, ends, err);
-    case BYTE_FALLBACK:
-        return byte_fallback(run, i, s, n, ends, err);
-    case FUSE:
-        return feed(run, i + 1, s, n, false, err);
-    case REPLACE:
-        return replace(run, i, s, n, ends, err);
-    case STRIP:
-        return strip(run, i, s, n, ends, err);
+    case BYTE_LEVEL: return byte_level(run, i, s, n, ends, err);
+    case METASPACE: return metaspace(run, i, s, n, ends, err);
+    case BYTE_FALLBACK: return byte_fallback(run, i, s, n, ends, err);
+    case FUSE: return feed(run, i + 1, s, n, false, err);
+    case REPLACE: return replace(run, i, s, n, ends, err);
+    case STRIP: return strip(run, i, s, n, ends, err);
     }
     return 0;
 }

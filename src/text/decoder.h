@@ -29,12 +29,12 @@ struct nb_decoder {
 int nb_decoder_init(struct nb_decoder *d, const json_t *part, const char *what, struct nb_err *err);
 void nb_decoder_release(struct nb_decoder *d);
 
-struct nb_decoder_state { /* of one step */
-    struct nb_strbuf token;      /* what has come of a token that must be seen whole */
-    struct nb_strbuf pending;    /* bytes not yet handed on: ByteLevel, ByteFallback */
-    struct nb_strbuf text;       /* scratch: what is handed on */
-    size_t n_tokens;             /* tokens that have ended */
-    size_t n_begin, n_held;      /* Strip: characters cut off at the front; content held at the end */
+struct nb_decoder_state {     /* of one step */
+    struct nb_strbuf token;   /* what has come of a token that must be seen whole */
+    struct nb_strbuf pending; /* bytes not yet handed on: ByteLevel, ByteFallback */
+    struct nb_strbuf text;    /* scratch: what is handed on */
+    size_t n_tokens;          /* tokens that have ended */
+    size_t n_begin, n_held;   /* Strip: characters cut off at the front; content held at the end */
 };
 
 struct nb_decoder_run { /* one stream; zero it, set the first two fields, release at the end */

@@ -41,7 +41,8 @@ int nb_detok_push(struct nb_detok *d, int32_t id, struct nb_strbuf *out, struct 
 {
     const struct nb_tokenizer *t = d->t;
     if (id < 0 || (size_t)id >= t->n_tokens) {
-        return nb_fail(err, NB_E_FORMAT, "token id %d is outside the vocabulary of %zu", id, t->n_tokens);
+        return nb_fail(err, NB_E_FORMAT, "token id %d is outside the vocabulary of %zu", id,
+                       t->n_tokens);
     }
     const struct nb_token *token = &t->tokens[id];
     if (!token->text || (d->skip_special && t->special[id])) return 0;
@@ -55,8 +56,8 @@ int nb_detok_finish(struct nb_detok *d, struct nb_strbuf *out, struct nb_err *er
     return rc ? rc : nb_decoder_finish(&d->run, err);
 }
 
-int nb_tokenizer_decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
-                        struct nb_strbuf *out, struct nb_err *err)
+int nb_tokenizer_decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n,
+                        bool skip_special, struct nb_strbuf *out, struct nb_err *err)
 {
     struct nb_detok *d = nb_detok_new(t, skip_special);
     int rc = 0;

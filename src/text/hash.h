@@ -30,7 +30,7 @@ bool nb_strmap_put(struct nb_strmap *m, const char *text, size_t bytes, int32_t 
 int32_t nb_strmap_get(const struct nb_strmap *m, const char *text, size_t bytes); /* -1: absent */
 
 struct nb_pair_entry {
-    uint32_t a, b;         /* key */
+    uint32_t a, b;          /* key */
     uint32_t first, second; /* value; first == UINT32_MAX: free slot */
 };
 

@@ -15,13 +15,14 @@ enum kind { NFC, NFD, NFKC, NFKD, LOWERCASE, STRIP, PREPEND, REPLACE, BYTE_LEVEL
 
 struct nb_normalizer_step {
     enum kind kind;
-    bool left, right;      /* STRIP */
-    char *text;            /* PREPEND, REPLACE: what is put in; owned */
+    bool left, right; /* STRIP */
+    char *text;       /* PREPEND, REPLACE: what is put in; owned */
     size_t bytes;
     struct nb_regex *regex; /* REPLACE; owned */
 };
 
-static const char known[] = "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel, Sequence";
+static const char known[] =
+    "NFC, NFD, NFKC, NFKD, Lowercase, Strip, Prepend, Replace, ByteLevel, Sequence";
 
 static int read_text(struct nb_normalizer_step *step, const json_t *part, const char *key,
                      const char *what, struct nb_err *err)
@@ -42,12 +43,13 @@ static int parse_step(struct nb_normalizer_step *step, const json_t *part, const
     static const struct {
         const char *type;
         enum kind kind;
-    } kinds[] = {{"NFC", NFC},         {"NFD", NFD},     {"NFKC", NFKC},
-                 {"NFKD", NFKD},       {"Strip", STRIP}, {"Lowercase", LOWERCASE},
+    } kinds[] = {{"NFC", NFC},         {"NFD", NFD},         {"NFKC", NFKC},
+                 {"NFKD", NFKD},       {"Strip", STRIP},     {"Lowercase", LOWERCASE},
                  {"Prepend", PREPEND}, {"Replace", REPLACE}, {"ByteLevel", BYTE_LEVEL}};
     size_t i = 0;
     while (i < sizeof kinds / sizeof *kinds && strcmp(kinds[i].type, type) != 0) i++;
-    if (i == sizeof kinds / sizeof *kinds) return nb_part_refuse("normalizer", type, known, what, err);
+    if (i == sizeof kinds / sizeof *kinds)
+        return nb_part_refuse("normalizer", type, known, what, err);
     step->kind = kinds[i].kind;
     int rc = 0;
     switch (step->kind) {
@@ -55,15 +57,12 @@ static int parse_step(struct nb_normalizer_step *step, const json_t *part, const
         rc = nb_json_get_bool(part, "strip_left", true, &step->left, what, err);
         if (!rc) rc = nb_json_get_bool(part, "strip_right", true, &step->right, what, err);
         break;
-    case PREPEND:
-        rc = read_text(step, part, "prepend", what, err);
-        break;
+    case PREPEND: rc = read_text(step, part, "prepend", what, err); break;
     case REPLACE:
         rc = nb_regex_from_json(&step->regex, part, "pattern", what, err);
         if (!rc) rc = read_text(step, part, "content", what, err);
         break;
-    default:
-        break;
+    default: break;
     }
     return rc;
 }
@@ -97,7 +96,8 @@ void nb_normalizer_release(struct nb_normalizer *z)
 /* Nothing below U+0300 changes under NFC, nothing below U+0080 under any form. */
 static bool is_stable(enum kind form, const char *s, size_t n)
 {
-    unsigned char limit = form == NFC ? 0xcc : 0x80; /* lead byte of U+0300; first byte past ASCII */
+    unsigned char limit =
+        form == NFC ? 0xcc : 0x80; /* lead byte of U+0300; first byte past ASCII */
     for (size_t i = 0; i < n; i++) {
         if ((unsigned char)s[i] >= limit) return false;
     }
@@ -188,23 +188,15 @@ static int run_step(const struct nb_normalizer_step *step, const char *s, size_t
     case NFC:
     case NFD:
     case NFKC:
-    case NFKD:
-        return unicode_form(step->kind, s, n, out, err);
-    case LOWERCASE:
-        lowercase(s, n, out);
-        return 0;
-    case STRIP:
-        strip(step, s, n, out);
-        return 0;
+    case NFKD: return unicode_form(step->kind, s, n, out, err);
+    case LOWERCASE: lowercase(s, n, out); return 0;
+    case STRIP: strip(step, s, n, out); return 0;
     case PREPEND:
         if (n) nb_strbuf_add(out, step->text, step->bytes);
         nb_strbuf_add(out, s, n);
         return 0;
-    case REPLACE:
-        return replace(step, s, n, m, out, err);
-    case BYTE_LEVEL:
-        byte_level(s, n, out);
-        return 0;
+    case REPLACE: return replace(step, s, n, m, out, err);
+    case BYTE_LEVEL: byte_level(s, n, out); return 0;
     }
     return 0;
 }

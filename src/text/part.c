@@ -45,8 +45,9 @@ int nb_part_flatten(struct nb_part_list *list, const json_t *part, const char *c
         }
         const json_t *children = json_object_get(p, children_key);
         if (!json_is_array(children)) {
-            return nb_fail(err, NB_E_FORMAT, "%s: %s Sequence: key '%s': expected an array, found %s",
-                           what, role, children_key, nb_json_type_name(children));
+            return nb_fail(err, NB_E_FORMAT,
+                           "%s: %s Sequence: key '%s': expected an array, found %s", what, role,
+                           children_key, nb_json_type_name(children));
         }
         if (depth == DEPTH_MAX) {
             return nb_fail(err, NB_E_SPEC, "%s: %s: Sequences nested deeper than %d", what, role,
@@ -73,8 +74,8 @@ int nb_part_char(const json_t *part, const char *key, char out[5], const char *w
     if (rc) return rc;
     size_t n = json_string_length(json_object_get(part, key));
     if (n == 0 || n != nb_utf8_length((unsigned char)s[0])) {
-        return nb_fail(err, NB_E_FORMAT, "%s: key '%s': expected one character, found '%.64s'", what,
-                       key, s);
+        return nb_fail(err, NB_E_FORMAT, "%s: key '%s': expected one character, found '%.64s'",
+                       what, key, s);
     }
     memcpy(out, s, n);
     out[n] = '\0';

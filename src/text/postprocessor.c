@@ -22,14 +22,16 @@ static int add_special(struct nb_ids *ids, const json_t *piece, const json_t *sp
     if (rc) return rc;
     const json_t *list = json_object_get(json_object_get(special_tokens, name), "ids");
     if (!json_is_array(list)) {
-        return nb_fail(err, NB_E_FORMAT,
-                       "%s: TemplateProcessing: special token '%.64s' has no ids under 'special_tokens'",
-                       what, name);
+        return nb_fail(
+            err, NB_E_FORMAT,
+            "%s: TemplateProcessing: special token '%.64s' has no ids under 'special_tokens'", what,
+            name);
     }
     for (size_t i = 0; i < json_array_size(list) && !rc; i++) {
         const json_t *v = json_array_get(list, i);
         json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
-        if (id < 0 || id > INT32_MAX) return bad_template(what, "an id is not a number from 0 on", err);
+        if (id < 0 || id > INT32_MAX)
+            return bad_template(what, "an id is not a number from 0 on", err);
         rc = nb_ids_add(ids, (int32_t)id, err);
     }
     return rc;
@@ -47,7 +49,8 @@ static int parse_template(struct nb_postprocessor *p, const json_t *part, const 
         const json_t *special = json_object_get(piece, "SpecialToken");
         const json_t *sequence = json_object_get(piece, "Sequence");
         if (special) {
-            rc = add_special(n_sequences ? &p->after : &p->before, special, special_tokens, what, err);
+            rc = add_special(n_sequences ? &p->after : &p->before, special, special_tokens, what,
+                             err);
         } else if (sequence) {
             const char *id;
             rc = nb_json_get_string(sequence, "id", true, &id, what, err);
@@ -74,7 +77,8 @@ int nb_postprocessor_init(struct nb_postprocessor *p, const json_t *part, const 
             rc = nb_part_refuse("post_processor", list.type[i],
                                 "TemplateProcessing, ByteLevel, Sequence", what, err);
         } else if (seen) {
-            rc = nb_fail(err, NB_E_SPEC, "%s: two TemplateProcessing parts are not supported", what);
+            rc =
+                nb_fail(err, NB_E_SPEC, "%s: two TemplateProcessing parts are not supported", what);
         } else {
             rc = parse_template(p, list.part[i], what, err);
             seen = true;

@@ -35,8 +35,8 @@ static const char gpt2_pattern[] =
 static int parse_behavior(enum behavior *out, const json_t *part, bool required, const char *what,
                           struct nb_err *err)
 {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
-                                        "Contiguous"};
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
     const char *s = "Isolated";
     int rc = nb_json_get_string(part, "behavior", required, &s, what, err);
     if (rc) return rc;
@@ -88,12 +88,14 @@ static int parse_metaspace(struct nb_pre_stage *st, const json_t *part, const ch
     if (strcmp(scheme, "always") == 0) st->scheme = ALWAYS;
     else if (strcmp(scheme, "first") == 0) st->scheme = FIRST;
     else if (strcmp(scheme, "never") == 0) st->scheme = NEVER;
-    else return nb_part_refuse("Metaspace prepend_scheme", scheme, "always, first, never", what, err);
+    else
+        return nb_part_refuse("Metaspace prepend_scheme", scheme, "always, first, never", what,
+                              err);
     if (!add_prefix_space && st->scheme != NEVER) {
         if (named) {
             return nb_fail(err, NB_E_FORMAT,
-                           "%s: Metaspace: add_prefix_space false contradicts prepend_scheme '%s'", what,
-                           scheme);
+                           "%s: Metaspace: add_prefix_space false contradicts prepend_scheme '%s'",
+                           what, scheme);
         }
         st->scheme = NEVER;
     }
@@ -195,7 +197,8 @@ static int byte_level_word(struct nb_pre_run *run, size_t stage, const char *s, 
         char buf[4];
         nb_strbuf_add(b, buf, nb_utf8_put(nb_byte_to_char((unsigned char)s[i]), buf));
     }
-    if (b->failed) return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
+    if (b->failed)
+        return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for a word of %zu bytes", n);
     return enter(run, stage + 1, nb_strbuf_cstr(b), b->len, at_start, err);
 }
 
@@ -222,19 +225,11 @@ static int cut(struct cutter *c, size_t start, size_t end, bool match, struct nb
     match = match != st->invert;
     bool join = false;
     switch (st->behavior) {
-    case REMOVED:
-        return match ? 0 : cut_word(c, start, end, err);
-    case ISOLATED:
-        return cut_word(c, start, end, err);
-    case MERGED_WITH_PREVIOUS:
-        join = match && !c->pending_match;
-        break;
-    case MERGED_WITH_NEXT:
-        join = c->pending_match && !match;
-        break;
-    case CONTIGUOUS:
-        join = match == c->pending_match;
-        break;
+    case REMOVED: return match ? 0 : cut_word(c, start, end, err);
+    case ISOLATED: return cut_word(c, start, end, err);
+    case MERGED_WITH_PREVIOUS: join = match && !c->pending_match; break;
+    case MERGED_WITH_NEXT: join = c->pending_match && !match; break;
+    case CONTIGUOUS: join = match == c->pending_match; break;
     }
     if (c->pending && join) {
         c->end = end;
@@ -249,7 +244,8 @@ static int cut(struct cutter *c, size_t start, size_t end, bool match, struct nb
     return rc;
 }
 
-static int cut_by_regex(struct cutter *c, const struct nb_regex *regex, size_t n, struct nb_err *err)
+static int cut_by_regex(struct cutter *c, const struct nb_regex *regex, size_t n,
+                        struct nb_err *err)
 {
     struct nb_regex_iter it = {0};
     size_t done = 0;
@@ -321,7 +317,8 @@ static int metaspace(struct nb_pre_run *run, size_t i, const char *s, size_t n, 
     struct cutter c = {.run = run, .stage = i, .s = b->data, .at_start = at_start};
     size_t done = 0;
     int rc = 0;
-    for (const char *hit; !rc && (hit = memmem(b->data + done, b->len - done, st->replacement, len));) {
+    for (const char *hit;
+         !rc && (hit = memmem(b->data + done, b->len - done, st->replacement, len));) {
         size_t at = (size_t)(hit - b->data);
         if (at != done) rc = cut(&c, done, at, false, err);
         if (!rc) rc = cut(&c, at, at + len, true, err);
@@ -340,7 +337,8 @@ static int byte_level(struct nb_pre_run *run, size_t i, const char *s, size_t n,
         nb_strbuf_reset(b);
         nb_strbuf_putc(b, ' ');
         nb_strbuf_add(b, s, n);
-        if (b->failed) return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for %zu bytes of text", n);
+        if (b->failed)
+            return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for %zu bytes of text", n);
         s = b->data;
         n = b->len;
     }
@@ -357,20 +355,13 @@ static int enter(struct nb_pre_run *run, size_t i, const char *s, size_t n, bool
     const struct nb_pre_stage *st = &run->pre->stages[i];
     struct cutter c = {.run = run, .stage = i, .s = s, .at_start = at_start};
     switch (st->kind) {
-    case SPLIT:
-        return cut_by_regex(&c, st->regex, n, err);
-    case BYTE_LEVEL:
-        return byte_level(run, i, s, n, at_start, err);
-    case DIGITS:
-        return cut_by_class(&c, nb_char_is_numeric, n, err);
-    case METASPACE:
-        return metaspace(run, i, s, n, at_start, err);
-    case WHITESPACE:
-        return cut_whitespace(&c, n, err);
-    case WHITESPACE_SPLIT:
-        return cut_by_class(&c, nb_char_is_space, n, err);
-    case PUNCTUATION:
-        return cut_by_class(&c, nb_char_is_punct, n, err);
+    case SPLIT: return cut_by_regex(&c, st->regex, n, err);
+    case BYTE_LEVEL: return byte_level(run, i, s, n, at_start, err);
+    case DIGITS: return cut_by_class(&c, nb_char_is_numeric, n, err);
+    case METASPACE: return metaspace(run, i, s, n, at_start, err);
+    case WHITESPACE: return cut_whitespace(&c, n, err);
+    case WHITESPACE_SPLIT: return cut_by_class(&c, nb_char_is_space, n, err);
+    case PUNCTUATION: return cut_by_class(&c, nb_char_is_punct, n, err);
     }
     return 0;
 }

@@ -31,7 +31,8 @@ void nb_pretokenizer_release(struct nb_pretokenizer *p);
 /* Takes one word (n > 0, valid only during the call). */
 typedef int (*nb_word_fn)(void *ctx, const char *word, size_t n, struct nb_err *err);
 
-struct nb_pre_run { /* one thread's run; zero it, set the first four fields, release the buffers at the end */
+struct
+    nb_pre_run { /* one thread's run; zero it, set the first four fields, release the buffers at the end */
     const struct nb_pretokenizer *pre;
     struct nb_matcher *matcher;
     nb_word_fn take;

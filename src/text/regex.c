@@ -15,9 +15,9 @@ enum {
     PATTERN_MAX_BYTES = 64 * 1024,
     JIT_STACK_START = 32 * 1024,
     JIT_STACK_MAX = 16 * 1024 * 1024,
-    HEAP_LIMIT_KB = 512 * 1024,
-    STEPS_BASE = 20 * 1000 * 1000,
-    STEPS_PER_BYTE = 32
+    HEAP_LIMIT_KB = 256 * 1024,
+    STEPS_BASE = 1000 * 1000,
+    STEPS_PER_BYTE = 64
 };
 
 struct nb_regex {
@@ -49,12 +49,13 @@ static int compile(struct nb_regex *re, const char *what, struct nb_err *err)
     int code;
     PCRE2_SIZE at;
     re->code = pcre2_compile((PCRE2_SPTR)translated.data, translated.len,
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
-                             &at, context);
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
+                             &code, &at, context);
     if (!re->code) {
         char text[120] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)text, sizeof text);
-        rc = nb_fail(err, NB_E_SPEC, "%s: regex '%.120s' cannot be used: %s", what, re->pattern, text);
+        rc = nb_fail(err, NB_E_SPEC, "%s: regex '%.120s' cannot be used: %s", what, re->pattern,
+                     text);
         goto out;
     }
     re->jit = pcre2_jit_compile(re->code, PCRE2_JIT_COMPLETE) == 0;
@@ -70,8 +71,8 @@ int nb_regex_new(struct nb_regex **out, const char *pattern, size_t bytes, bool 
     *out = NULL;
     if (bytes == 0) return nb_fail(err, NB_E_SPEC, "%s: an empty pattern is not supported", what);
     if (bytes > PATTERN_MAX_BYTES) {
-        return nb_fail(err, NB_E_SPEC, "%s: pattern of %zu bytes, at most %d are accepted", what, bytes,
-                       PATTERN_MAX_BYTES);
+        return nb_fail(err, NB_E_SPEC, "%s: pattern of %zu bytes, at most %d are accepted", what,
+                       bytes, PATTERN_MAX_BYTES);
     }
     struct nb_regex *re = nb_xalloc(sizeof *re);
     re->pattern = nb_xalloc(bytes + 1);
@@ -95,9 +96,11 @@ int nb_regex_from_json(struct nb_regex **out, const json_t *part, const char *ke
     const json_t *chosen = regex ? regex : string;
     if (!json_is_string(chosen) || (regex && string)) {
         return nb_fail(err, NB_E_FORMAT,
-                       "%s: key '%s': expected an object with a \"String\" or a \"Regex\"", what, key);
+                       "%s: key '%s': expected an object with a \"String\" or a \"Regex\"", what,
+                       key);
     }
-    return nb_regex_new(out, json_string_value(chosen), json_string_length(chosen), !regex, what, err);
+    return nb_regex_new(out, json_string_value(chosen), json_string_length(chosen), !regex, what,
+                        err);
 }
 
 void nb_regex_free(struct nb_regex *re)
@@ -132,7 +135,8 @@ void nb_matcher_free(struct nb_matcher *m)
 
 /* One search from `from` on; PCRE2's result. The first kilobytes of JIT stack are on the machine stack;
  * only a pattern that needs more gets its own, and past that the interpreter with its heap. */
-static int search(const struct nb_regex *re, struct nb_matcher *m, const char *s, size_t n, size_t from)
+static int search(const struct nb_regex *re, struct nb_matcher *m, const char *s, size_t n,
+                  size_t from)
 {
     uint64_t steps = STEPS_BASE + (uint64_t)n * STEPS_PER_BYTE;
     pcre2_set_match_limit(m->context, steps > UINT32_MAX ? UINT32_MAX : (uint32_t)steps);
@@ -165,12 +169,14 @@ static int report(const struct nb_regex *re, int rc, size_t at, struct nb_err *e
                        "tokenizer: regex '%.120s' needs too much memory at byte %zu of the text",
                        re->pattern, at);
     default:
-        return nb_fail(err, NB_E_FAIL, "tokenizer: regex '%.120s' failed at byte %zu (PCRE2 error %d)",
-                       re->pattern, at, rc);
+        return nb_fail(err, NB_E_FAIL,
+                       "tokenizer: regex '%.120s' failed at byte %zu (PCRE2 error %d)", re->pattern,
+                       at, rc);
     }
 }
 
-static bool find_literal(const struct nb_regex *re, const char *s, size_t n, struct nb_regex_iter *it)
+static bool find_literal(const struct nb_regex *re, const char *s, size_t n,
+                         struct nb_regex_iter *it)
 {
     const char *hit = memmem(s + it->next, n - it->next, re->pattern, re->bytes);
     if (!hit) return false;

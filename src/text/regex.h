@@ -33,7 +33,7 @@ struct nb_regex_iter {     /* zero it before the first call */
     size_t next;           /* where the search goes on */
     size_t last_match_end; /* an empty match here does not count */
     bool matched;
-    size_t start, end;     /* the match found */
+    size_t start, end; /* the match found */
 };
 /* The next match in the valid UTF-8 text s[0..n). 1: found, 0: no more, < 0: error (the pattern needs
  * more steps or memory than we allow). Empty matches are found, but not right behind another match. */

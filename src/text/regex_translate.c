@@ -16,11 +16,14 @@
 #include "text/unicode.h"
 
 /* White_Space; PCRE2's own \s has U+180E in addition. And its complement, for \S inside brackets. */
-#define SPACE "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACE                                                                                     \
-    "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"  \
+#define SPACE                                                                                      \
+    "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+#define NOT_SPACE                                                                                       \
+    "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* Outside brackets Oniguruma counts the superscripts and fractions of Latin-1 as word characters too. */
+#define WORD_ALONE WORD "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define HEX "0-9a-fA-F"
 
 struct scan {
@@ -101,7 +104,7 @@ static const struct {
     {"ideographic", "Ideographic", NULL},
     {"space", NULL, SPACE},
     {"whitespace", NULL, SPACE},
-    {"word", NULL, WORD},
+    {"word", NULL, WORD_ALONE},
     {"alnum", NULL, "\\p{Alphabetic}\\p{Nd}"},
 };
 
@@ -133,7 +136,8 @@ static int emit_property(struct scan *s, bool in_class, const char *name, bool n
             return 0;
         }
         if (!negated) {
-            emit_set(s, in_class, properties[i].set);
+            bool word = strcmp(name, "word") == 0;
+            emit_set(s, in_class, word && in_class ? WORD : properties[i].set);
             return 0;
         }
         if (in_class) return refuse(s, "this negated property inside brackets");
@@ -161,7 +165,8 @@ static int read_name(struct scan *s, const char *close, char name[64], bool *neg
         name[n++] = (char)tolower((unsigned char)c);
     }
     name[n] = '\0';
-    if ((size_t)(s->end - s->p) < closing || n == 0) return refuse(s, "an unfinished property name");
+    if ((size_t)(s->end - s->p) < closing || n == 0)
+        return refuse(s, "an unfinished property name");
     s->p += closing;
     return 0;
 }
@@ -190,9 +195,10 @@ static int hex_escape(struct scan *s, char letter)
 
 static int word_boundary(struct scan *s, bool is)
 {
-    nb_strbuf_printf(s->out, is ? "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))"
-                                : "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))",
-                     WORD, WORD, WORD, WORD);
+    nb_strbuf_printf(s->out,
+                     is ? "(?:(?<=[%s])(?![%s])|(?<![%s])(?=[%s]))"
+                        : "(?:(?<=[%s])(?=[%s])|(?<![%s])(?![%s]))",
+                     WORD_ALONE, WORD_ALONE, WORD_ALONE, WORD_ALONE);
     return 0;
 }
 
@@ -213,31 +219,18 @@ static int escape(struct scan *s, bool in_class, bool *single)
     if (s->p == s->end) return refuse(s, "a backslash at the end");
     char c = *s->p++;
     switch (c) {
-    case 's':
-        emit_set(s, in_class, SPACE);
-        return 0;
-    case 'S':
-        emit_set(s, in_class, NOT_SPACE);
-        return 0;
-    case 'w':
-        emit_set(s, in_class, WORD);
-        return 0;
+    case 's': emit_set(s, in_class, SPACE); return 0;
+    case 'S': emit_set(s, in_class, NOT_SPACE); return 0;
+    case 'w': emit_set(s, in_class, in_class ? WORD : WORD_ALONE); return 0;
     case 'W':
         if (in_class) return refuse(s, "\\W inside brackets");
-        emit(s, "[^" WORD "]");
+        emit(s, "[^" WORD_ALONE "]");
         return 0;
-    case 'd':
-        emit(s, "\\p{Nd}");
-        return 0;
-    case 'D':
-        emit(s, "\\P{Nd}");
-        return 0;
-    case 'h':
-        emit_set(s, in_class, HEX);
-        return 0;
+    case 'd': emit(s, "\\p{Nd}"); return 0;
+    case 'D': emit(s, "\\P{Nd}"); return 0;
+    case 'h': emit_set(s, in_class, HEX); return 0;
     case 'p':
-    case 'P':
-        return property_escape(s, in_class, c == 'P');
+    case 'P': return property_escape(s, in_class, c == 'P');
     case 'b':
     case 'B':
         if (!in_class) return word_boundary(s, c == 'b');
@@ -250,11 +243,8 @@ static int escape(struct scan *s, bool in_class, bool *single)
         nb_strbuf_printf(s->out, "\\%c", c);
         return 0;
     case 'x':
-    case 'u':
-        *single = true;
-        return hex_escape(s, c);
-    default:
-        break;
+    case 'u': *single = true; return hex_escape(s, c);
+    default: break;
     }
     *single = true;
     static const char from[] = "nrtfaevb0", to[] = "\n\r\t\f\a\x1b\v\b";
@@ -318,7 +308,8 @@ static int class(struct scan *s)
             return refuse(s, "'&&' inside brackets");
         } else if (c == '-') {
             s->p++;
-            bool joins = can_range && s->p < s->end && *s->p != ']' && *s->p != '[' && !begins_set(s, s->p);
+            bool joins =
+                can_range && s->p < s->end && *s->p != ']' && *s->p != '[' && !begins_set(s, s->p);
             emit(s, joins ? "-" : "\\-");
             range = joins;
             can_range = false;
@@ -336,7 +327,8 @@ static int class(struct scan *s)
         }
         /* Bytes that continue a character change nothing: they are copied as single too. */
         can_range = single && !range;
-        while (s->p < s->end && ((unsigned char)*s->p & 0xc0) == 0x80) nb_strbuf_putc(s->out, *s->p++);
+        while (s->p < s->end && ((unsigned char)*s->p & 0xc0) == 0x80)
+            nb_strbuf_putc(s->out, *s->p++);
         range = false;
     }
     if (s->p == s->end) return refuse(s, "an unfinished class");
@@ -433,12 +425,8 @@ int nb_regex_translate(struct nb_strbuf *out, const char *pattern, size_t bytes,
             s.p++;
             rc = group(&s);
             break;
-        case '{':
-            rc = interval(&s);
-            break;
-        default:
-            nb_strbuf_putc(out, c);
-            s.p++;
+        case '{': rc = interval(&s); break;
+        default: nb_strbuf_putc(out, c); s.p++;
         }
     }
     if (!rc && out->failed) return nb_fail(err, NB_E_NOMEM, "%s: no memory for a regex", what);

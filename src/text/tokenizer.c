@@ -45,7 +45,8 @@ static int build_tokens(struct nb_tokenizer *t, const char *what, struct nb_err 
     }
     t->tokens = nb_calloc(t->n_tokens, sizeof *t->tokens);
     t->special = nb_calloc(t->n_tokens, sizeof *t->special);
-    if (!t->tokens || !t->special) return nb_fail(err, NB_E_NOMEM, "%s: no memory for the tokens", what);
+    if (!t->tokens || !t->special)
+        return nb_fail(err, NB_E_NOMEM, "%s: no memory for the tokens", what);
     if (t->model.n_ids) memcpy(t->tokens, t->model.tokens, t->model.n_ids * sizeof *t->tokens);
     for (size_t i = 0; i < t->added.n; i++) {
         const struct nb_added_token *a = &t->added.tokens[i];
@@ -65,13 +66,15 @@ static int build(struct nb_tokenizer *t, const json_t *root, const char *what, s
     }
     int rc = check_version(root, what, err);
     if (!rc) rc = nb_bpe_init(&t->model, json_object_get(root, "model"), what, err);
-    if (!rc) rc = nb_normalizer_init(&t->normalizer, json_object_get(root, "normalizer"), what, err);
+    if (!rc)
+        rc = nb_normalizer_init(&t->normalizer, json_object_get(root, "normalizer"), what, err);
     if (!rc) rc = nb_pretokenizer_init(&t->pre, json_object_get(root, "pre_tokenizer"), what, err);
-    if (!rc) rc = nb_postprocessor_init(&t->post, json_object_get(root, "post_processor"), what, err);
+    if (!rc)
+        rc = nb_postprocessor_init(&t->post, json_object_get(root, "post_processor"), what, err);
     if (!rc) rc = nb_decoder_init(&t->decoder, json_object_get(root, "decoder"), what, err);
     if (!rc) {
-        rc = nb_added_init(&t->added, json_object_get(root, "added_tokens"), &t->model, &t->normalizer,
-                           what, err);
+        rc = nb_added_init(&t->added, json_object_get(root, "added_tokens"), &t->model,
+                           &t->normalizer, what, err);
     }
     if (!rc) rc = build_tokens(t, what, err);
     return rc;
@@ -193,8 +196,8 @@ static int add_all(struct nb_ids *ids, const struct nb_ids *more, struct nb_err 
     return rc;
 }
 
-int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t bytes, unsigned flags,
-                        struct nb_ids *ids, struct nb_err *err)
+int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t bytes,
+                        unsigned flags, struct nb_ids *ids, struct nb_err *err)
 {
     size_t bad;
     if (!nb_utf8_check(text, bytes, &bad)) {
@@ -206,7 +209,8 @@ int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t b
     e->plain = (flags & NB_ENCODE_PLAIN) != 0;
     e->ids = ids;
     e->text = text;
-    e->pre = (struct nb_pre_run){.pre = &t->pre, .matcher = nb_matcher_new(), .take = take_word, .ctx = e};
+    e->pre = (struct nb_pre_run){
+        .pre = &t->pre, .matcher = nb_matcher_new(), .take = take_word, .ctx = e};
     int rc = e->pre.matcher ? 0 : nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for a matcher");
     if (!rc && template) rc = add_all(ids, &t->post.before, err);
     if (!rc) rc = nb_added_split(&t->added, &t->added.raw, text, bytes, e->plain, take_raw, e, err);

@@ -30,17 +30,17 @@ int nb_tokenizer_parse(struct nb_tokenizer **out, const char *json, size_t bytes
 void nb_tokenizer_close(struct nb_tokenizer *t);
 
 enum {
-    NB_ENCODE_PLAIN = 1,    /* special tokens written in the text are ordinary text */
-    NB_ENCODE_TEMPLATE = 2  /* add the post-processor's BOS/EOS */
+    NB_ENCODE_PLAIN = 1,   /* special tokens written in the text are ordinary text */
+    NB_ENCODE_TEMPLATE = 2 /* add the post-processor's BOS/EOS */
 };
 /* Appends ids of the UTF-8 text. Invalid UTF-8: NB_E_FORMAT with the byte offset. */
-int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t bytes, unsigned flags,
-                        struct nb_ids *ids, struct nb_err *err);
+int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t bytes,
+                        unsigned flags, struct nb_ids *ids, struct nb_err *err);
 
 /* Largest id + 1 over vocabulary and added tokens. */
 int64_t nb_tokenizer_size(const struct nb_tokenizer *t);
 int32_t nb_tokenizer_id(const struct nb_tokenizer *t, const char *token); /* -1: unknown */
-const char *nb_tokenizer_sha256(const struct nb_tokenizer *t);           /* of tokenizer.json */
+const char *nb_tokenizer_sha256(const struct nb_tokenizer *t);            /* of tokenizer.json */
 
 /* Streaming detokenizer: push ids, take text; never emits half a UTF-8 character. */
 struct nb_detok;
@@ -52,7 +52,7 @@ int nb_detok_push(struct nb_detok *d, int32_t id, struct nb_strbuf *out, struct 
 /* Appends what is pending (U+FFFD for an incomplete sequence, as the reference does). */
 int nb_detok_finish(struct nb_detok *d, struct nb_strbuf *out, struct nb_err *err);
 /* All ids at once; equals the reference's decode(ids, skip_special_tokens). */
-int nb_tokenizer_decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
-                        struct nb_strbuf *out, struct nb_err *err);
+int nb_tokenizer_decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n,
+                        bool skip_special, struct nb_strbuf *out, struct nb_err *err);
 
 #endif

@@ -19,10 +19,11 @@ bool nb_utf8_check(const char *s, size_t n, size_t *bad);
  * end too early to say (n > 0). */
 size_t nb_utf8_span(const unsigned char *s, size_t n, bool *valid, bool *more);
 
-size_t nb_utf8_length(unsigned char lead);                          /* of a valid character, 1 .. 4 */
-size_t nb_utf8_next(const char *s, uint32_t *c);                    /* decodes; bytes consumed */
-size_t nb_utf8_put(uint32_t c, char out[4]);                        /* encodes; bytes written */
-size_t nb_utf8_previous(const char *s, size_t end, uint32_t *c);    /* the character before s + end > s */
+size_t nb_utf8_length(unsigned char lead);       /* of a valid character, 1 .. 4 */
+size_t nb_utf8_next(const char *s, uint32_t *c); /* decodes; bytes consumed */
+size_t nb_utf8_put(uint32_t c, char out[4]);     /* encodes; bytes written */
+size_t nb_utf8_previous(const char *s, size_t end,
+                        uint32_t *c); /* the character before s + end > s */
 
 bool nb_char_is_space(uint32_t c);   /* White_Space */
 bool nb_char_is_word(uint32_t c);    /* \w: Alphabetic, M, Nd, Pc, Join_Control */

@@ -2,9 +2,8 @@
 # NB_KILLS: how many kills (default 8; the long variant does more).
 make-model m --family llama --hidden 128 --inter 256 --layers 6 --heads 4 --kv-heads 2 --context 256 --seed 5
 cp "$NB_SRC"/models/books-11m/tokenizer.json m/
-quantize() {
-    nibble quantize m -o "$1" --method gptq --format gptq --group 32 --samples 64 --seqlen 256 --no-gate --quiet
-}
+arguments=(m --method gptq --format gptq --group 32 --samples 64 --seqlen 256 --no-gate --quiet)
+quantize() { nibble quantize "${arguments[@]}" -o "$1"; }
 sums() { (cd "$1" && find . -type f | LC_ALL=C sort | xargs sha256sum); }
 
 start=$(date +%s%N)
@@ -14,7 +13,7 @@ sums whole >whole.sums
 
 kills=${NB_KILLS:-8} done=0 seed=12345 finished=0
 while [ "$done" -lt "$kills" ]; do
-    quantize part >/dev/null 2>part.log &
+    nibble quantize "${arguments[@]}" -o part >/dev/null 2>part.log &
     pid=$!
     seed=$(((seed * 1103515245 + 12345) % 2147483648))
     wait_ms=$((seed / 65536 * took * 8 / 10 / 32768 + 1))

@@ -17,9 +17,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     const char *name;
     json_t *file;
-    json_object_foreach(map, name, file) {
+    json_object_foreach(map, name, file)
+    {
         const char *s = json_string_value(file);
-        if (!s || !s[0] || s[0] == '.' || strchr(s, '/') || strlen(s) != json_string_length(file)) abort();
+        if (!s || !s[0] || s[0] == '.' || strchr(s, '/') || strlen(s) != json_string_length(file))
+            abort();
     }
     json_decref(map);
     return 0;

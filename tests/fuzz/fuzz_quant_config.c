@@ -9,7 +9,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const paths[] = {"lm_head", "model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj"};
+    static const char *const paths[] = {"lm_head", "model.layers.0.self_attn.q_proj",
+                                        "model.layers.11.mlp.down_proj"};
     struct nb_err err;
     struct nb_model m = {.arch = {.head_name = "lm_head.weight"}};
     m.quant_config = nb_json_parse((const char *)data, size, NB_JSON_MAX_DEPTH, "config", &err);
@@ -18,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (!m.checkpoint->parse(&m, &m.checkpoint_state, &err)) {
             for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
                 m.checkpoint->is_quantized(&m, paths[i]);
-                if (!m.checkpoint->check(&m, paths[i], 128, 256, &err)) abort(); /* there are no tensors */
+                if (!m.checkpoint->check(&m, paths[i], 128, 256, &err))
+                    abort(); /* there are no tensors */
             }
             m.checkpoint->release(m.checkpoint_state);
         } else if (!err.text[0] || m.checkpoint_state) {

@@ -20,7 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (size_t i = 0; i < n; i++) {
         if (t[i].data.data < data || t[i].data.data + t[i].data.bytes > data + size) abort();
-        if ((uint64_t)nb_tensor_count(&t[i]) * (uint64_t)nb_dtype_bits(t[i].dtype) != 8 * (uint64_t)t[i].data.bytes) {
+        if ((uint64_t)nb_tensor_count(&t[i]) * (uint64_t)nb_dtype_bits(t[i].dtype) !=
+            8 * (uint64_t)t[i].data.bytes) {
             abort();
         }
         if (!strcmp(t[i].name, "__metadata__")) abort();

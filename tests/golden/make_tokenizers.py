@@ -321,7 +321,7 @@ def variants():
             "s": r"\s", "S": r"\S+", "w": r"\w+", "W": r"\W+", "d": r"\d+", "b": r"\b", "B": r"x\B", "h": r"\h+", "p-alpha": r"\p{Alpha}+",
             "p-alnum": r"\p{Alnum}+", "p-space": r"\p{Space}", "p-word": r"\p{Word}+", "p-upper": r"\p{Upper}", "p-not": r"\p{^L}+",
             "han": r"\p{Han}+", "hiragana": r"\p{Hiragana}", "posix": "[[:alpha:]]+", "posix-not": "[[:^digit:][:space:]]",
-            "class-S": r"[^\S\n]+", "class-ws": r"[\w-]+", "class-range": r"[a-fx-z-]+", "class-bracket": r"[]\[^-]+", "lines": r"^.|.$", "dot": r".+", "dot-all": r"(?m:.+)",
+            "class-S": r"[^\S\n]+", "class-w": r"[\w-]+", "class-word": "[[:word:]]+", "class-range": r"[a-fx-z-]+", "class-bracket": r"[]\[^-]+", "lines": r"^.|.$", "dot": r".+", "dot-all": r"(?m:.+)",
             "caseless": r"(?i)the|ÉT|s", "caseless-k": r"(?i:k)", "interval": r"a{,3}b", "brace": r"{|}|a{", "ahead": r"\s+(?=\S)",
             "behind": r"(?<=[a-z])[A-Z]|(?<!\d)1", "atomic": r"(?>a+)b?", "possessive": r"\p{L}++|\s?+", "lazy": r"a+?|e??t", "u": r"\u00e9|\x65",
             "cats": r"\p{Lu}\p{Ll}+|\p{Pd}|\p{Sc}|\p{Letter_Number}|\p{No}", "anchors": r"\A.|.\z|.\Z", "emoji": r"\p{Emoji}+",

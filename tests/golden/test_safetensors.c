@@ -2,8 +2,8 @@
  *
  * Our reader accepts what the reference implementation accepts and refuses what it refuses, on the images of
  * make_safetensors.py; where we are stricter, the file says so. */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +57,8 @@ static void test_same_verdicts(void **state)
     size_t bytes;
     if (nb_file_read(path, 1 << 20, &text, &bytes, &err)) fail_msg("%s", err.text);
     int lines = 0;
-    for (const char *p = text, *end; (end = strchr(p, '\n')); p = end + 1) check_line(p, (size_t)(end - p), ++lines);
+    for (const char *p = text, *end; (end = strchr(p, '\n')); p = end + 1)
+        check_line(p, (size_t)(end - p), ++lines);
     assert_true(lines > 200);
     nb_free(text);
     free(path);

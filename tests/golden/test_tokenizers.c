@@ -4,13 +4,13 @@
  *
  * The vectors and their format: make_tokenizers.py. A folder of other vectors may be named on the
  * command line. */
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -66,7 +66,8 @@ static int setup(void **state)
     for (size_t i = 0; i < f->n_texts; i++) {
         const json_t *v = json_array_get(f->corpus, i), *r = json_object_get(v, "repeat");
         const json_t *s = r ? json_array_get(r, 0) : v;
-        size_t n = r ? (size_t)json_integer_value(json_array_get(r, 1)) : 1, len = json_string_length(s);
+        size_t n = r ? (size_t)json_integer_value(json_array_get(r, 1)) : 1,
+               len = json_string_length(s);
         f->texts[i] = nb_alloc(n * len + 1, 1);
         for (size_t k = 0; k < n; k++) memcpy(f->texts[i] + k * len, json_string_value(s), len);
         f->bytes[i] = n * len;
@@ -84,11 +85,13 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct nb_ids encode(const struct nb_tokenizer *t, const struct fixture *f, size_t i, unsigned flags)
+static struct nb_ids encode(const struct nb_tokenizer *t, const struct fixture *f, size_t i,
+                            unsigned flags)
 {
     struct nb_err err;
     struct nb_ids ids = {0};
-    if (nb_tokenizer_encode(t, f->texts[i], f->bytes[i], flags, &ids, &err)) fail_msg("%s", err.text);
+    if (nb_tokenizer_encode(t, f->texts[i], f->bytes[i], flags, &ids, &err))
+        fail_msg("%s", err.text);
     return ids;
 }
 
@@ -115,7 +118,8 @@ static bool same_ids(const struct nb_ids *ids, size_t from, size_t n, const json
 }
 
 /* Decodes at once and as a stream whose every piece must be valid UTF-8; both must agree. */
-static struct nb_strbuf decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n, bool skip)
+static struct nb_strbuf decode(const struct nb_tokenizer *t, const int32_t *ids, size_t n,
+                               bool skip)
 {
     struct nb_err err;
     struct nb_strbuf all, pieces;
@@ -125,7 +129,8 @@ static struct nb_strbuf decode(const struct nb_tokenizer *t, const int32_t *ids,
     struct nb_detok *d = nb_detok_new(t, skip);
     for (size_t i = 0; i <= n; i++) {
         size_t before = pieces.len;
-        int rc = i < n ? nb_detok_push(d, ids[i], &pieces, &err) : nb_detok_finish(d, &pieces, &err);
+        int rc =
+            i < n ? nb_detok_push(d, ids[i], &pieces, &err) : nb_detok_finish(d, &pieces, &err);
         if (rc) fail_msg("%s", err.text);
         json_t *valid = json_stringn(nb_strbuf_cstr(&pieces) + before, pieces.len - before);
         assert_non_null(valid);
@@ -158,10 +163,12 @@ static void check_random(const struct nb_tokenizer *t, const json_t *cases, cons
         const json_t *c = json_array_get(cases, i), *list = json_array_get(c, 0);
         int32_t ids[64];
         size_t n = json_array_size(list);
-        for (size_t k = 0; k < n; k++) ids[k] = (int32_t)json_integer_value(json_array_get(list, k));
+        for (size_t k = 0; k < n; k++)
+            ids[k] = (int32_t)json_integer_value(json_array_get(list, k));
         for (size_t skip = 0; skip < 2; skip++) {
             struct nb_strbuf b = decode(t, ids, n, skip);
-            if (!same_text(&b, json_array_get(c, 1 + skip), "", 0)) wrong(name, i, "random ids decode");
+            if (!same_text(&b, json_array_get(c, 1 + skip), "", 0))
+                wrong(name, i, "random ids decode");
             nb_strbuf_release(&b);
         }
     }
@@ -182,17 +189,20 @@ static void check_text(const struct nb_tokenizer *t, const struct fixture *f, co
     size_t n_before = json_array_size(before), n_after = json_array_size(after);
     struct nb_ids with = encode(t, f, i, NB_ENCODE_TEMPLATE);
     if (with.n != n_before + ids.n + n_after || !same_ids(&with, 0, n_before, before) ||
-        !same_ids(&with, n_before, ids.n, want) || !same_ids(&with, n_before + ids.n, n_after, after)) {
+        !same_ids(&with, n_before, ids.n, want) ||
+        !same_ids(&with, n_before + ids.n, n_after, after)) {
         wrong(name, i, "ids with the template");
     }
     const json_t *plain = json_object_get(json_object_get(e, "plain"), key);
     struct nb_ids as_text = encode(t, f, i, NB_ENCODE_PLAIN);
-    if (!same_ids(&as_text, 0, as_text.n, plain ? plain : want)) wrong(name, i, "ids, specials as text");
+    if (!same_ids(&as_text, 0, as_text.n, plain ? plain : want))
+        wrong(name, i, "ids, specials as text");
 
     for (int skip = 0; skip < 2; skip++) {
         struct nb_strbuf b = decode(t, ids.data, ids.n, skip);
         const json_t *text = json_object_get(json_object_get(e, skip ? "skip" : "decode"), key);
-        if (!same_text(&b, text, f->texts[i], f->bytes[i])) wrong(name, i, skip ? "skip" : "decode");
+        if (!same_text(&b, text, f->texts[i], f->bytes[i]))
+            wrong(name, i, skip ? "skip" : "decode");
         nb_strbuf_release(&b);
     }
     nb_ids_release(&ids);
@@ -280,7 +290,8 @@ static void check_variant(const struct fixture *f, const json_t *base, const jso
             nb_strbuf_release(&b);
         }
         nb_sha256_finish(&h, hex);
-        if (memcmp(hex, want_rest + 4 * i, 4) != 0) wrong(name, i, "special tokens as text, or decode");
+        if (memcmp(hex, want_rest + 4 * i, 4) != 0)
+            wrong(name, i, "special tokens as text, or decode");
         nb_ids_release(&ids);
         nb_ids_release(&plain);
     }

@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import os
+import sys
 import time
 
 import numpy as np
@@ -111,6 +112,9 @@ def main():
                 from safetensors.torch import save_file
                 save_file({"ids": ids.contiguous(), "logits": logits.contiguous()}, args.dump)
             sums[j].append(compare(logits, base_logits, ids))
+        if (i + 1) % 10 == 0:       # a killed run leaves what it knew
+            for folder, s in zip(args.model, sums):
+                print("so far", json.dumps(summary(folder, s, args.window, base is not None)), file=sys.stderr, flush=True)
     seconds = round(time.time() - begin, 1)
     for folder, s in zip(args.model, sums):
         print(json.dumps({**summary(folder, s, args.window, base is not None), "seconds": seconds}), flush=True)

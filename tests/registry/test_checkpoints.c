@@ -2,8 +2,8 @@
  *
  * Every checkpoint that writes, with every grid it says it can write: what is written is read back as the
  * same matrices, and written again gives the same bytes. A new row is tested on arrival. */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,8 +35,8 @@ static size_t bytes_of(const struct nb_packed_tensor *t)
 
 /* Random matrices for all linears of the tiny model; modules the format cannot hold, and those `leave_float`
  * ends the path of, stay float. Returns how many are packed. */
-static size_t make(struct model *m, const struct nb_checkpoint *c, const struct nb_qspec *spec, bool act_order,
-                   const char *leave_float)
+static size_t make(struct model *m, const struct nb_checkpoint *c, const struct nb_qspec *spec,
+                   bool act_order, const char *leave_float)
 {
     struct nb_err err;
     struct nb_arch arch;
@@ -57,11 +57,18 @@ static size_t make(struct model *m, const struct nb_checkpoint *c, const struct 
         bool kept_float = leave_float && n >= k && !strcmp(s->path + n - k, leave_float);
         s->quantized = !kept_float && !c->can_write(spec, lin->rows, lin->cols, act_order, &err);
         if (!s->quantized) continue;
-        tiny_random_qmat(&m->q[i], &(struct tiny_matrix){.spec = *spec, .rows = lin->rows, .cols = lin->cols, .zero_min = c->zero_min, .act_order = act_order, .seed = (uint64_t)i + 1},
+        tiny_random_qmat(&m->q[i],
+                         &(struct tiny_matrix){.spec = *spec,
+                                               .rows = lin->rows,
+                                               .cols = lin->cols,
+                                               .zero_min = c->zero_min,
+                                               .act_order = act_order,
+                                               .seed = (uint64_t)i + 1},
                          &m->arena);
         struct tiny_packed *p = &m->packed[m->n_packed++];
         p->path = m->path[i];
-        if (c->pack(&m->q[i], &m->arena, p->tensor, &p->n, &err)) fail_msg("%s: %s", c->name, err.text);
+        if (c->pack(&m->q[i], &m->arena, p->tensor, &p->n, &err))
+            fail_msg("%s: %s", c->name, err.text);
         struct nb_packed_tensor plan[NB_MAX_PACKED];
         assert_int_equal(c->plan(spec, lin->rows, lin->cols, plan), p->n);
         for (int t = 0; t < p->n; t++) {
@@ -78,8 +85,12 @@ static void write_model(const struct model *m, const char *dir, const struct nb_
                         const struct nb_qspec *spec, bool act_order)
 {
     struct nb_err err;
-    struct nb_checkpoint_info info = {.spec = *spec, .modules = m->spec, .n_modules = N_MODULES,
-                                      .desc_act = act_order, .damp = 0.01, .producer = "nibble:test"};
+    struct nb_checkpoint_info info = {.spec = *spec,
+                                      .modules = m->spec,
+                                      .n_modules = N_MODULES,
+                                      .desc_act = act_order,
+                                      .damp = 0.01,
+                                      .producer = "nibble:test"};
     if (c->can_describe(&info, &err)) fail_msg("%s: %s", c->name, err.text);
     json_t *quant = c->config(&info);
     struct tiny_opts o = {.quant_config = quant, .packed = m->packed, .n_packed = m->n_packed};
@@ -93,9 +104,12 @@ static void compare_matrices(const struct nb_qmat *a, const struct nb_qmat *b)
     assert_int_equal(a->spec.group_cols, b->spec.group_cols);
     assert_int_equal(a->n_groups, b->n_groups);
     assert_memory_equal(a->codes, b->codes, (size_t)(a->rows * a->cols));
-    assert_memory_equal(a->scale.value, b->scale.value, (size_t)(a->rows * a->n_groups) * sizeof(float));
-    assert_memory_equal(a->zero.value, b->zero.value, (size_t)(a->rows * a->n_groups) * sizeof(float));
-    for (int64_t k = 0; k < a->cols; k++) assert_int_equal(nb_qmat_group(a, k), nb_qmat_group(b, k));
+    assert_memory_equal(a->scale.value, b->scale.value,
+                        (size_t)(a->rows * a->n_groups) * sizeof(float));
+    assert_memory_equal(a->zero.value, b->zero.value,
+                        (size_t)(a->rows * a->n_groups) * sizeof(float));
+    for (int64_t k = 0; k < a->cols; k++)
+        assert_int_equal(nb_qmat_group(a, k), nb_qmat_group(b, k));
 }
 
 static void read_and_compare(const struct model *m, const char *dir, const struct nb_checkpoint *c)
@@ -111,7 +125,8 @@ static void read_and_compare(const struct model *m, const char *dir, const struc
         struct nb_weight w;
         nb_arena_init(&arena);
         const struct nb_arch_linear *lin = &model->arch.linears[i % model->arch.n_linears];
-        if (nb_model_linear(model, i / model->arch.n_linears, lin, &arena, &w, &err)) fail_msg("%s", err.text);
+        if (nb_model_linear(model, i / model->arch.n_linears, lin, &arena, &w, &err))
+            fail_msg("%s", err.text);
         assert_int_equal(w.q != NULL, m->spec[i].quantized);
         assert_string_equal(w.name, m->path[i]);
         if (w.q) {
@@ -194,7 +209,8 @@ static void test_refusals(void **state)
                 struct nb_qspec spec = tiny_spec(bits, group, true);
                 if (!(*c)->can_write(&spec, 128, 128, false, &err)) continue;
                 assert_int_equal(err.status, NB_E_SPEC);
-                assert_true(strstr(err.text, "nearest") || strstr(err.text, "usable") || strstr(err.text, "--ignore"));
+                assert_true(strstr(err.text, "nearest") || strstr(err.text, "usable") ||
+                            strstr(err.text, "--ignore"));
             }
         }
         struct nb_err err = {0};

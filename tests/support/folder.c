@@ -3,8 +3,8 @@
  * folder.c - see folder.h. */
 #include "support/folder.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +42,8 @@ void folder_write(const char *folder, const char *name, const void *data, size_t
 {
     char *path = join(folder, name);
     FILE *f = fopen(path, "wb");
-    if (!f || (bytes && fwrite(data, 1, bytes, f) != bytes) || fclose(f)) fail_msg("cannot write %s", path);
+    if (!f || (bytes && fwrite(data, 1, bytes, f) != bytes) || fclose(f))
+        fail_msg("cannot write %s", path);
     free(path);
 }
 

@@ -3,8 +3,8 @@
  * tiny_model.c - see tiny_model.h. */
 #include "support/tiny_model.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,14 +31,15 @@ struct list {
 
 json_t *tiny_config(void)
 {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:s}", "model_type", "llama", "vocab_size", 32,
-                     "hidden_size", 128, "intermediate_size", 192, "num_hidden_layers", 2, "num_attention_heads", 4,
-                     "num_key_value_heads", 2, "max_position_embeddings", 64, "rms_norm_eps", 1e-5,
-                     "tie_word_embeddings", 0, "torch_dtype", "float16");
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:s}", "model_type",
+                     "llama", "vocab_size", 32, "hidden_size", 128, "intermediate_size", 192,
+                     "num_hidden_layers", 2, "num_attention_heads", 4, "num_key_value_heads", 2,
+                     "max_position_embeddings", 64, "rms_norm_eps", 1e-5, "tie_word_embeddings", 0,
+                     "torch_dtype", "float16");
 }
 
-static void add(struct list *l, const char *name, enum nb_dtype dtype, int rank, const int64_t *shape,
-                const void *data)
+static void add(struct list *l, const char *name, enum nb_dtype dtype, int rank,
+                const int64_t *shape, const void *data)
 {
     l->t = realloc(l->t, (l->n + 1) * sizeof *l->t);
     assert_non_null(l->t);
@@ -56,7 +57,8 @@ static void add_expected(struct list *l, const struct nb_arch *arch, const char 
     add(l, name, NB_F16, rank, shape, NULL);
 }
 
-static void add_linear(struct list *l, const struct nb_arch *arch, const char *path, const struct tiny_opts *o)
+static void add_linear(struct list *l, const struct nb_arch *arch, const char *path,
+                       const struct tiny_opts *o)
 {
     char name[NB_NAME_MAX * 2 + 32];
     for (size_t i = 0; i < o->n_packed; i++) {
@@ -64,7 +66,8 @@ static void add_linear(struct list *l, const struct nb_arch *arch, const char *p
         if (strcmp(p->path, path)) continue;
         for (int k = 0; k < p->n; k++) {
             snprintf(name, sizeof name, "%s%s", path, p->tensor[k].suffix);
-            add(l, name, p->tensor[k].dtype, p->tensor[k].rank, p->tensor[k].shape, p->tensor[k].data);
+            add(l, name, p->tensor[k].dtype, p->tensor[k].rank, p->tensor[k].shape,
+                p->tensor[k].data);
         }
         return;
     }
@@ -77,7 +80,8 @@ static void collect(struct list *l, const struct nb_arch *arch, const struct tin
     char name[NB_NAME_MAX * 2];
     add_expected(l, arch, arch->embed_name);
     for (int64_t i = 0; i < arch->n_layers; i++) {
-        const char *const norms[] = {arch->attn_norm_name, arch->mlp_norm_name, arch->q_norm_name, arch->k_norm_name};
+        const char *const norms[] = {arch->attn_norm_name, arch->mlp_norm_name, arch->q_norm_name,
+                                     arch->k_norm_name};
         for (size_t k = 0; k < 4; k++) {
             if (!norms[k][0]) continue;
             nb_arch_name(arch, i, norms[k], name);
@@ -118,7 +122,8 @@ static void put(struct nb_st_writer *w, const struct tensor *t, const struct tin
         nb_rng_init(&rng, n + strlen(t->name));
         made = malloc(n);
         assert_non_null(made);
-        for (size_t i = 0; i < n / 2; i++) made[i] = nb_f32_to_f16((float)(nb_rng_uniform(&rng) - 0.5));
+        for (size_t i = 0; i < n / 2; i++)
+            made[i] = nb_f32_to_f16((float)(nb_rng_uniform(&rng) - 0.5));
         if (o->head_first && !strcmp(t->name, "lm_head.weight")) made[0] = o->head_first;
     }
     if (nb_st_writer_put(w, t->name, made ? made : t->data, n, &err)) fail_msg("%s", err.text);
@@ -138,7 +143,8 @@ void tiny_write(const char *dir, const struct tiny_opts *opts)
     collect(&l, &arch, o);
     struct nb_st_writer *w = nb_st_writer_new();
     for (size_t i = 0; i < l.n; i++) {
-        if (nb_st_writer_plan(w, l.t[i].name, l.t[i].dtype, l.t[i].rank, l.t[i].shape, &err)) fail_msg("%s", err.text);
+        if (nb_st_writer_plan(w, l.t[i].name, l.t[i].dtype, l.t[i].rank, l.t[i].shape, &err))
+            fail_msg("%s", err.text);
     }
     struct nb_st_writer_opts wo = {.dir = dir};
     if (nb_st_writer_open(w, &wo, &err)) fail_msg("%s", err.text);
@@ -185,11 +191,13 @@ void tiny_random_qmat(struct nb_qmat *q, const struct tiny_matrix *what, struct 
     nb_rng_init(&rng, what->seed);
     if (nb_qmat_init(q, &what->spec, what->rows, what->cols, arena, &err)) fail_msg("%s", err.text);
     unsigned levels = 1u << what->spec.elem.bits;
-    for (int64_t i = 0; i < q->rows * q->cols; i++) q->codes[i] = (uint8_t)nb_rng_below(&rng, levels);
+    for (int64_t i = 0; i < q->rows * q->cols; i++)
+        q->codes[i] = (uint8_t)nb_rng_below(&rng, levels);
     for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
         float s = (float)(0.001 + 0.1 * nb_rng_uniform(&rng));
         q->scale.value[i] = nb_round_to(nb_rng_below(&rng, 4) ? s : -s, NB_F16);
-        uint64_t z = (uint64_t)what->zero_min + nb_rng_below(&rng, levels - (unsigned)what->zero_min);
+        uint64_t z =
+            (uint64_t)what->zero_min + nb_rng_below(&rng, levels - (unsigned)what->zero_min);
         q->zero.value[i] = what->spec.symmetric ? (float)(levels / 2) : (float)z;
     }
     if (what->act_order) shuffle_groups(q, &rng, arena);

@@ -20,9 +20,9 @@ struct tiny_opts {
     json_t *quant_config;             /* for config.json, or NULL; borrowed */
     const struct tiny_packed *packed; /* linears that are not dense */
     size_t n_packed;
-    const char *omit;                 /* a tensor to leave out, or NULL */
-    const char *extra;                /* a tensor to add (F16 [1]), or NULL */
-    uint16_t head_first;              /* instead of the first element of the head (F16 bits), 0: as it is */
+    const char *omit;    /* a tensor to leave out, or NULL */
+    const char *extra;   /* a tensor to add (F16 [1]), or NULL */
+    uint16_t head_first; /* instead of the first element of the head (F16 bits), 0: as it is */
 };
 
 /* Writes config.json and weights (F16, seeded) to dir. */

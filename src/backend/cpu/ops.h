@@ -34,6 +34,12 @@ typedef void (*nb_pack_rows_f32_fn)(float *dst, int w, const void *src, enum nb_
 typedef void (*nb_pack_cols_f32_fn)(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k);
 typedef void (*nb_pack_rows_f64_fn)(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k);
 
+/* The same tile over pairs: each 32-bit container of a and b holds two bf16 of neighbouring k (low half first), k
+ * counts pairs. Against f64 on the bf16 values: |error| <= 4 k eps sum|a b|; denormals may count as 0. */
+typedef nb_tile_f32_fn nb_tile_bf16_fn;
+/* A packed f32 panel [k][w] to pairs [(k + 1) / 2][w] in place, round to nearest even, a missing last row is 0. */
+typedef void (*nb_pair_bf16_fn)(float *panel, int w, int64_t k);
+
 /* ---- few rows of x ---- */
 
 enum { NB_DOT_MAX_M = 4 };
@@ -65,6 +71,7 @@ typedef void (*nb_rope_fn)(float *x, int64_t half, const float *cos_t, const flo
 /* out[i] = act(gate[i]) * up[i]. Relative error of act <= 4 eps + that of its argument. out may be gate. */
 typedef void (*nb_act_fn)(float *out, const float *gate, const float *up, int64_t n);
 typedef void (*nb_add_fn)(float *y, const float *x, int64_t n); /* y += x; exact */
+typedef void (*nb_add_f64_fn)(double *y, const float *x, int64_t n); /* y += x; exact */
 /* log(sum exp(x[i])), shifted by the largest; f64 sum of f32 terms. Absolute error <= 1e-6. */
 typedef double (*nb_logsumexp_fn)(const float *x, int64_t n);
 
@@ -86,6 +93,8 @@ struct nb_cpu_ops {
     nb_tile_f32_fn tile_f32;
     nb_pack_rows_f32_fn pack_rows_f32;
     nb_pack_cols_f32_fn pack_cols_f32;
+    nb_tile_bf16_fn tile_bf16; /* of mr x nr too; NULL where the machine has none */
+    nb_pair_bf16_fn pair_bf16;
     int mr64, nr64;        /* f64 tile */
     nb_tile_f64_fn tile_f64;
     nb_pack_rows_f64_fn pack_rows_f64;
@@ -96,6 +105,7 @@ struct nb_cpu_ops {
     nb_rope_fn rope;
     nb_act_fn act[4]; /* by enum nb_act_fn of backend.h */
     nb_add_fn add;
+    nb_add_f64_fn add_f64;
     nb_logsumexp_fn logsumexp;
     nb_exp_sum_fn exp_sum;
     nb_softmax_fn softmax; /* panels of nr: belongs to the tile */

@@ -10,9 +10,9 @@
 
 /* e^x to 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial fitted for least relative error
  * (3e-9), in base-2 scaling at the end. Below the smallest normal number results go through subnormals to 0. */
-static inline __attribute__((always_inline)) V v_exp(V x)
+static inline __attribute__((always_inline)) V v_exp_below_90(V x)
 {
-    x = V_MAX(V_MIN(x, V_SET1(90.0f)), V_SET1(-105.0f)); /* inf and 0 come out of the scaling */
+    x = V_MAX(x, V_SET1(-105.0f)); /* 0 comes out of the scaling */
     V n = V_ROUND(V_MUL(x, V_SET1(1.44269504f)));
     V r = V_FNMA(n, V_SET1(0.693359375f), x); /* ln 2 in two parts, the first with 9 bits */
     r = V_FNMA(n, V_SET1(-2.12194440e-4f), r);
@@ -23,6 +23,11 @@ static inline __attribute__((always_inline)) V v_exp(V x)
     p = V_FMA(p, r, V_SET1(0.49999994f));
     p = V_ADD(V_FMA(V_MUL(r, r), p, r), V_SET1(1.0f));
     return V_POW2(p, n);
+}
+
+static inline __attribute__((always_inline)) V v_exp(V x)
+{
+    return v_exp_below_90(V_MIN(x, V_SET1(90.0f))); /* and so does inf */
 }
 
 static inline __attribute__((always_inline)) V v_sigmoid(V x)
@@ -84,6 +89,11 @@ static void add(float *y, const float *x, int64_t n)
     int64_t i = 0;
     for (; i + V_LANES <= n; i += V_LANES) V_STORE(y + i, V_ADD(V_LOAD(y + i), V_LOAD(x + i)));
     for (; i < n; i++) y[i] += x[i];
+}
+
+static void add_f64(double *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] += (double)x[i]; /* the compiler's vectors of this level will do */
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, int64_t d, float eps)
@@ -171,11 +181,11 @@ static void softmax(float *s, int64_t keys, float *m, float *l, float *alpha)
         for (int64_t t = 0; t < keys; t++) top = V_MAX(V_LOAD(s + t * NR + j), top);
         V shift = V_ZERO_WHERE_EQUAL(top, none); /* nothing visible yet: exp(-inf - 0) = 0 */
         for (int64_t t = 0; t < keys; t++) {
-            V p = v_exp(V_SUB(V_LOAD(s + t * NR + j), shift));
+            V p = v_exp_below_90(V_SUB(V_LOAD(s + t * NR + j), shift));
             V_STORE(s + t * NR + j, p);
             sum = V_ADD(sum, p);
         }
-        V scale = v_exp(V_SUB(old, shift));
+        V scale = v_exp_below_90(V_SUB(old, shift));
         V_STORE(alpha + j, scale);
         V_STORE(l + j, V_FMA(V_LOAD(l + j), scale, sum));
         V_STORE(m + j, top);

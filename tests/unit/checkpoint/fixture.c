@@ -3,8 +3,8 @@
  * fixture.c - see fixture.h. */
 #include "fixture.h"
 
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,12 +21,14 @@ static size_t bytes_of(enum nb_dtype dtype, int rank, const int64_t *shape)
     return n;
 }
 
-struct nb_model *fixture_open(const char *folder, const char *quant_config, const struct fixture_tensor *t, size_t n)
+struct nb_model *fixture_open(const char *folder, const char *quant_config,
+                              const struct fixture_tensor *t, size_t n)
 {
     struct nb_err err;
     struct nb_st_writer *w = nb_st_writer_new();
     for (size_t i = 0; i < n; i++) {
-        if (nb_st_writer_plan(w, t[i].name, t[i].dtype, t[i].rank, t[i].shape, &err)) fail_msg("%s", err.text);
+        if (nb_st_writer_plan(w, t[i].name, t[i].dtype, t[i].rank, t[i].shape, &err))
+            fail_msg("%s", err.text);
     }
     struct nb_st_writer_opts o = {.dir = folder};
     if (nb_st_writer_open(w, &o, &err)) fail_msg("%s", err.text);
@@ -68,7 +70,8 @@ void fixture_vector(struct nb_qmat *q, int bits, struct nb_arena *arena)
     }
 }
 
-const struct nb_packed_tensor *fixture_find(const struct nb_packed_tensor *t, int n, const char *suffix)
+const struct nb_packed_tensor *fixture_find(const struct nb_packed_tensor *t, int n,
+                                            const char *suffix)
 {
     for (int i = 0; i < n; i++) {
         if (!strcmp(t[i].suffix, suffix)) return &t[i];
@@ -77,7 +80,8 @@ const struct nb_packed_tensor *fixture_find(const struct nb_packed_tensor *t, in
     return NULL;
 }
 
-void fixture_hash(const struct nb_packed_tensor *t, int n, const char *suffix, char hex[NB_SHA256_HEX])
+void fixture_hash(const struct nb_packed_tensor *t, int n, const char *suffix,
+                  char hex[NB_SHA256_HEX])
 {
     const struct nb_packed_tensor *p = fixture_find(t, n, suffix);
     nb_sha256_bytes(p->data, bytes_of(p->dtype, p->rank, p->shape), hex);

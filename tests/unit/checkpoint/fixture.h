@@ -16,13 +16,16 @@ struct fixture_tensor {
 };
 
 /* A model without architecture, its files in folder. Ends the test on any error. */
-struct nb_model *fixture_open(const char *folder, const char *quant_config, const struct fixture_tensor *t, size_t n);
+struct nb_model *fixture_open(const char *folder, const char *quant_config,
+                              const struct fixture_tensor *t, size_t n);
 
 /* Codes and zeros of section 8.1: K = 128, N = 64, groups of 32; scales are 1. Memory from arena. */
 void fixture_vector(struct nb_qmat *q, int bits, struct nb_arena *arena);
 
 /* SHA-256 of the packed tensor with that suffix. */
-void fixture_hash(const struct nb_packed_tensor *t, int n, const char *suffix, char hex[NB_SHA256_HEX]);
-const struct nb_packed_tensor *fixture_find(const struct nb_packed_tensor *t, int n, const char *suffix);
+void fixture_hash(const struct nb_packed_tensor *t, int n, const char *suffix,
+                  char hex[NB_SHA256_HEX]);
+const struct nb_packed_tensor *fixture_find(const struct nb_packed_tensor *t, int n,
+                                            const char *suffix);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,8 +102,10 @@ static void test_reads_gemv(void **state)
         {"p.qzeros", NB_I32, 2, {8, 4}, qzeros},
         {"p.scales", NB_F16, 2, {8, 32}, scales},
     };
-    struct nb_model *m = fixture_open(*state, "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":8,"
-                                              "\"zero_point\":true,\"version\":\"GEMV\"}", t, 3);
+    struct nb_model *m = fixture_open(*state,
+                                      "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":8,"
+                                      "\"zero_point\":true,\"version\":\"GEMV\"}",
+                                      t, 3);
     struct nb_err err;
     struct nb_arena arena;
     struct nb_weight w;
@@ -138,8 +140,10 @@ static void test_zero_point_false(void **state)
             {"p.qzeros", NB_I32, 2, {2, 4}, p[1].data},
             {"p.scales", NB_F16, 2, {2, 32}, p[2].data},
         };
-        struct nb_model *m = fixture_open(*state, "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,"
-                                                  "\"zero_point\":false}", t, 3);
+        struct nb_model *m = fixture_open(*state,
+                                          "{\"quant_method\":\"awq\",\"bits\":4,\"group_size\":32,"
+                                          "\"zero_point\":false}",
+                                          t, 3);
         struct nb_weight w;
         if (nb_model_module(m, "p", 32, 64, &arena, &w, &err)) fail_msg("%s", err.text);
         assert_int_equal(w.q->spec.symmetric, !wrong);
@@ -172,7 +176,8 @@ static void test_configs(void **state)
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct nb_err err;
-        struct nb_model m = {.quant_config = nb_json_parse(good[i], strlen(good[i]), 64, "q", &err)};
+        struct nb_model m = {.quant_config =
+                                 nb_json_parse(good[i], strlen(good[i]), 64, "q", &err)};
         void *s;
         if (nb_checkpoint_awq.parse(&m, &s, &err)) fail_msg("%s", err.text);
         nb_checkpoint_awq.release(s);
@@ -180,18 +185,22 @@ static void test_configs(void **state)
     }
     refuses_config("{\"bits\":8,\"group_size\":128}", NB_E_SPEC,
                    "quantization config: awq with 8 bits cannot be read, only 4");
-    refuses_config("{\"bits\":4,\"group_size\":128,\"version\":\"gemv_fast\"}", NB_E_SPEC,
-                   "quantization config: awq version 'gemv_fast' cannot be read; readable are gemm and gemv");
-    refuses_config("{\"bits\":4,\"group_size\":128,\"version\":\"marlin\"}", NB_E_SPEC,
-                   "quantization config: awq version 'marlin' cannot be read; readable are gemm and gemv");
-    refuses_config("{\"bits\":4,\"group_size\":128,\"backend\":\"llm-awq\"}", NB_E_SPEC,
-                   "quantization config: awq version 'llm-awq' cannot be read; readable are gemm and gemv");
-    refuses_config("{\"group_size\":128}", NB_E_FORMAT, "quantization config: key 'bits' is missing");
+    refuses_config(
+        "{\"bits\":4,\"group_size\":128,\"version\":\"gemv_fast\"}", NB_E_SPEC,
+        "quantization config: awq version 'gemv_fast' cannot be read; readable are gemm and gemv");
+    refuses_config(
+        "{\"bits\":4,\"group_size\":128,\"version\":\"marlin\"}", NB_E_SPEC,
+        "quantization config: awq version 'marlin' cannot be read; readable are gemm and gemv");
+    refuses_config(
+        "{\"bits\":4,\"group_size\":128,\"backend\":\"llm-awq\"}", NB_E_SPEC,
+        "quantization config: awq version 'llm-awq' cannot be read; readable are gemm and gemv");
+    refuses_config("{\"group_size\":128}", NB_E_FORMAT,
+                   "quantization config: key 'bits' is missing");
     refuses_config("{\"bits\":4}", NB_E_FORMAT, "quantization config: key 'group_size' is missing");
     refuses_config("{\"bits\":4,\"group_size\":0}", NB_E_FORMAT,
                    "quantization config: group_size 0 is neither -1 nor a size");
-    refuses_config("{\"bits\":4,\"group_size\":64,\"modules_to_not_convert\":\"gate\"}", NB_E_FORMAT,
-                   "quantization config: modules_to_not_convert is no list of names");
+    refuses_config("{\"bits\":4,\"group_size\":64,\"modules_to_not_convert\":\"gate\"}",
+                   NB_E_FORMAT, "quantization config: modules_to_not_convert is no list of names");
     refuses_config("{\"bits\":\"4\",\"group_size\":64}", NB_E_FORMAT,
                    "quantization config: key 'bits': expected an integer, found a string");
 }
@@ -206,11 +215,13 @@ static void test_pack_refuses(void **state)
     struct nb_qspec spec = tiny_spec(4, 32, false);
     int n;
     nb_arena_init(&arena);
-    tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .act_order = true, .seed = 1},
-                         &arena);
+    tiny_random_qmat(
+        &q,
+        &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .act_order = true, .seed = 1},
+        &arena);
     assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), NB_E_SPEC);
     tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .seed = 1},
-                         &arena);
+                     &arena);
     q.scale.value[3] = 1e-9f;
     assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), NB_E_NUMERIC);
     q.scale.value[3] = 1;
@@ -230,21 +241,26 @@ static void test_can_write_texts(void **state)
         const char *text;
     } cases[] = {
         {3, 128, 64, 128, false, "awq has 4 bits only, not 3; nearest: 4 bits, or format gptq"},
-        {4, -1, 64, 128, false, "awq with group -1 is not loadable; usable groups are 32, 64 and 128; nearest: 128"},
-        {4, 256, 64, 256, false, "awq with group 256 is not loadable; usable groups are 32, 64 and 128; nearest: 128"},
-        {4, 128, 64, 192, false, "awq needs whole groups: 192 inputs are no multiple of 128; nearest: group 64"},
-        {4, 64, 64, 96, false, "awq needs whole groups: 96 inputs are no multiple of 64; nearest: group 32"},
-        {4, 64, 64, 100, false, "awq needs whole groups: 100 inputs are no multiple of 64; the layer must stay float "
-                                "(--ignore)"},
-        {4, 64, 72, 128, false, "awq packs 32 outputs at a time: a linear with 72 outputs must stay float (--ignore), "
-                                "nearest size is 96"},
-        {4, 64, 64, 128, true, "awq has no g_idx for act-order dynamic; nearest: act-order static or group"},
+        {4, -1, 64, 128, false,
+         "awq cannot cut 128 inputs in groups of -1; usable groups are 32, 64, 128"},
+        {4, 256, 64, 256, false,
+         "awq cannot cut 256 inputs in groups of 256; usable groups are 32, 64, 128"},
+        {4, 128, 64, 192, false,
+         "awq cannot cut 192 inputs in groups of 128; usable groups are 32, 64"},
+        {4, 64, 64, 100, false,
+         "awq cannot cut 100 inputs in groups of 64; the layer must stay float (--ignore)"},
+        {4, 64, 72, 128, false,
+         "awq packs 32 outputs at a time: a linear with 72 outputs must stay float (--ignore), "
+         "nearest size is 96"},
+        {4, 64, 64, 128, true,
+         "awq has no g_idx for act-order dynamic; nearest: act-order static or group"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct nb_err err;
         struct nb_qspec s = tiny_spec(cases[i].bits, cases[i].group, false);
-        assert_int_equal(nb_checkpoint_awq.can_write(&s, cases[i].rows, cases[i].cols, cases[i].desc_act, &err),
-                         NB_E_SPEC);
+        assert_int_equal(
+            nb_checkpoint_awq.can_write(&s, cases[i].rows, cases[i].cols, cases[i].desc_act, &err),
+            NB_E_SPEC);
         assert_string_equal(err.text, cases[i].text);
     }
 }

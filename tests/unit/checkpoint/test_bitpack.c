@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,8 @@ static void check_words(int bits, const uint8_t *codes, size_t n, const uint32_t
 static void test_worked_examples(void **state)
 {
     (void)state;
-    static const uint8_t two[] = {0, 1, 0, 2, 1, 2, 2, 3, 2, 0, 3, 0, 0, 1, 0, 2}, four[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    static const uint8_t two[] = {0, 1, 0, 2, 1, 2, 2, 3, 2, 0, 3, 0, 0, 1, 0, 2},
+                         four[] = {0, 1, 2, 3, 4, 5, 6, 7};
     static const uint8_t eight[] = {1, 128, 255, 16};
     check_words(2, two, 16, (const uint32_t[]){0x8432E984});
     check_words(4, four, 8, (const uint32_t[]){0x76543210});

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -35,11 +35,13 @@ static json_t *parse(const char *text)
 static void test_matching(void **state)
 {
     (void)state;
-    json_t *r = parse("{\"+:.*\\\\.down_proj\": {\"bits\": 8}, \".*\\\\.1\\\\.\": {\"bits\": 2}, \"-:.*\\\\.0\\\\.self_attn\": {}}");
+    json_t *r = parse(
+        "{\"+:.*\\\\.down_proj\": {\"bits\": 8}, \".*\\\\.1\\\\.\": {\"bits\": 2}, \"-:.*\\\\.0\\\\.self_attn\": {}}");
     const json_t *o;
     assert_int_equal(ask(r, "model.layers.0.mlp.down_proj", &o), OVERRIDE);
     assert_int_equal(json_integer_value(json_object_get(o, "bits")), 8);
-    assert_int_equal(ask(r, "model.layers.1.mlp.down_proj", &o), OVERRIDE); /* the first match wins */
+    assert_int_equal(ask(r, "model.layers.1.mlp.down_proj", &o),
+                     OVERRIDE); /* the first match wins */
     assert_int_equal(json_integer_value(json_object_get(o, "bits")), 8);
     assert_int_equal(ask(r, "model.layers.1.mlp.up_proj", &o), OVERRIDE);
     assert_int_equal(json_integer_value(json_object_get(o, "bits")), 2);
@@ -103,8 +105,10 @@ static void test_refusals(void **state)
 {
     (void)state;
     refuses("[]", "quantization config: dynamic is an array, expected an object");
-    refuses("{\"a\": 1}", "quantization config: dynamic: rule 'a' is an integer, expected an object");
-    refuses("{\"+:a\": null}", "quantization config: dynamic: rule '+:a' is null, expected an object");
+    refuses("{\"a\": 1}",
+            "quantization config: dynamic: rule 'a' is an integer, expected an object");
+    refuses("{\"+:a\": null}",
+            "quantization config: dynamic: rule '+:a' is null, expected an object");
     refuses("{\"a(\": {}}", "quantization config: dynamic: regex 'a(' ");
 }
 
@@ -118,7 +122,8 @@ static void test_runaway_pattern(void **state)
     const json_t *o;
     json_t *r = parse("{\"(((a*)*)*)*x\": {}}");
     assert_int_equal(nb_dynamic_new(&d, r, &err), 0);
-    assert_true(nb_dynamic_find(d, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", &hit, &o, &err) <= 0);
+    assert_true(nb_dynamic_find(d, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", &hit, &o,
+                                &err) <= 0);
     assert_false(hit);
     nb_dynamic_free(d);
     json_decref(r);
@@ -127,8 +132,9 @@ static void test_runaway_pattern(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matching),       cmocka_unit_test(test_anchoring), cmocka_unit_test(test_negative_first),
-        cmocka_unit_test(test_no_rules),       cmocka_unit_test(test_refusals),  cmocka_unit_test(test_runaway_pattern),
+        cmocka_unit_test(test_matching),       cmocka_unit_test(test_anchoring),
+        cmocka_unit_test(test_negative_first), cmocka_unit_test(test_no_rules),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_runaway_pattern),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

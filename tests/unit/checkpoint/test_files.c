@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +68,8 @@ static void test_list(void **state)
     nb_model_files_free(files, n);
     assert_int_equal(nb_model_files(dir, true, &files, &n, &err), 0);
     assert_string_equal(files[1].name, "tokenizer.json");
-    assert_string_equal(files[1].sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_string_equal(files[1].sha256,
+                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     nb_model_files_free(files, n);
     folder_remove(dir);
     assert_int_equal(nb_model_files("no/such/folder", false, &files, &n, &err), NB_E_NOTFOUND);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static void hash_of(const struct nb_checkpoint *c, int bits, const char *suffix, char hex[NB_SHA256_HEX])
+static void hash_of(const struct nb_checkpoint *c, int bits, const char *suffix,
+                    char hex[NB_SHA256_HEX])
 {
     struct nb_err err;
     struct nb_arena arena;
@@ -166,12 +167,17 @@ static void check_row(const struct nb_model *m, const float *want)
 static void test_desc_act(void **state)
 {
     static const float want[] = {-2.5f, 1.0f, 0.5f, -2.0f, 1.75f, -0.5f, 0.0f, -3.5f};
-    struct nb_model *m = fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":true,"
-                                              "\"sym\":false}", act_tensors, 4);
+    struct nb_model *m =
+        fixture_open(*state,
+                     "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":true,"
+                     "\"sym\":false}",
+                     act_tensors, 4);
     check_row(m, want);
     nb_model_close(m);
     /* g_idx is obeyed whatever desc_act says */
-    m = fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":false}", act_tensors, 4);
+    m = fixture_open(*state,
+                     "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":false}",
+                     act_tensors, 4);
     check_row(m, want);
     nb_model_close(m);
 }
@@ -179,15 +185,54 @@ static void test_desc_act(void **state)
 static void test_without_g_idx(void **state)
 {
     static const float want[] = {-2.5f, 2.0f, 0.5f, -4.0f, 1.75f, -0.25f, 0.0f, -1.75f};
-    struct nb_model *m = fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":false}",
-                                      act_tensors, 3);
+    struct nb_model *m = fixture_open(
+        *state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":false}",
+        act_tensors, 3);
     check_row(m, want);
     nb_model_close(m);
-    m = fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":true}", act_tensors, 3);
+    m = fixture_open(*state,
+                     "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4,\"desc_act\":true}",
+                     act_tensors, 3);
     struct nb_err err;
     assert_int_equal(m->checkpoint->check(m, "p", 1, 8, &err), NB_E_FORMAT);
     assert_string_equal(err.text, "tensor 'p.g_idx' is missing");
     nb_model_close(m);
+}
+
+/* A short last group is read, though not written. */
+static void test_tail_group(void **state)
+{
+    struct nb_err err;
+    struct nb_arena arena;
+    struct nb_qmat q;
+    struct nb_weight w;
+    struct nb_packed_tensor p[NB_MAX_PACKED];
+    struct nb_qspec spec = tiny_spec(4, 64, false);
+    int n;
+    nb_arena_init(&arena);
+    tiny_random_qmat(
+        &q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 96, .zero_min = 1, .seed = 1},
+        &arena);
+    assert_int_equal(q.n_groups, 2);
+    assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, p, &n, &err), 0);
+    const struct fixture_tensor t[] = {
+        {"p.qweight", NB_I32, 2, {12, 32}, p[0].data},
+        {"p.qzeros", NB_I32, 2, {2, 4}, p[1].data},
+        {"p.scales", NB_F16, 2, {2, 32}, p[2].data},
+        {"p.g_idx", NB_I32, 1, {96}, p[3].data},
+    };
+    struct nb_model *m = fixture_open(
+        *state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":64,\"sym\":false}", t, 4);
+    if (nb_model_module(m, "p", 32, 96, &arena, &w, &err)) fail_msg("%s", err.text);
+    assert_null(w.q->col_group);
+    for (int64_t r = 0; r < 32; r++) {
+        float a[96], b[96];
+        nb_qmat_dequant_row(&q, r, a);
+        nb_weight_row(&w, r, b);
+        assert_memory_equal(a, b, sizeof a);
+    }
+    nb_model_close(m);
+    nb_arena_release(&arena);
 }
 
 static void test_bad_g_idx(void **state)
@@ -199,14 +244,16 @@ static void test_bad_g_idx(void **state)
     for (int variant = 0; variant < 2; variant++) {
         memcpy(bad, act_g_idx, sizeof bad);
         bad[5] = variant ? -1 : 2;
-        struct nb_model *m = fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4}", t, 4);
+        struct nb_model *m =
+            fixture_open(*state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":4}", t, 4);
         struct nb_err err;
         struct nb_arena arena;
         struct nb_weight w;
         nb_arena_init(&arena);
         assert_int_equal(nb_model_module(m, "p", 1, 8, &arena, &w, &err), NB_E_FORMAT);
-        assert_string_equal(err.text, variant ? "tensor 'p.g_idx': group -1 of input 5, there are 2 groups"
-                                              : "tensor 'p.g_idx': group 2 of input 5, there are 2 groups");
+        assert_string_equal(err.text,
+                            variant ? "tensor 'p.g_idx': group -1 of input 5, there are 2 groups"
+                                    : "tensor 'p.g_idx': group 2 of input 5, there are 2 groups");
         nb_arena_release(&arena);
         nb_model_close(m);
     }
@@ -246,9 +293,11 @@ static void test_zero_conventions(void **state)
          0x88888880},
         {"{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,\"sym\":false}", 0x7777777F},
         {"{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,\"sym\":false,"
-         "\"meta\":{\"quantizer\":[\"gptqmodel:7.7.0\"]}}", 0x7777776F},
+         "\"meta\":{\"quantizer\":[\"gptqmodel:7.7.0\"]}}",
+         0x7777776F},
         {"{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":-1,\"sym\":false,"
-         "\"meta\":{\"quantizer\":\"gptqmodel:1.0\"}}", 0x7777776F},
+         "\"meta\":{\"quantizer\":\"gptqmodel:1.0\"}}",
+         0x7777776F},
     };
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         float zeros[8];
@@ -275,11 +324,12 @@ static void test_contradicting_zeros_are_noted(void **state)
         struct nb_qspec spec = tiny_spec(4, 32, true);
         struct tiny_packed p = {.path = "model.layers.0.self_attn.q_proj"};
         nb_arena_init(&arena);
-        tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 128, .cols = 128, .seed = 1},
-                         &arena);
+        tiny_random_qmat(
+            &q, &(struct tiny_matrix){.spec = spec, .rows = 128, .cols = 128, .seed = 1}, &arena);
         assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, p.tensor, &p.n, &err), 0);
         *(uint32_t *)p.tensor[1].data = first[i];
-        json_t *quant = json_pack("{s:s, s:i, s:i, s:b}", "quant_method", "gptq", "bits", 4, "group_size", 32, "sym", 1);
+        json_t *quant = json_pack("{s:s, s:i, s:i, s:b}", "quant_method", "gptq", "bits", 4,
+                                  "group_size", 32, "sym", 1);
         struct tiny_opts o = {.quant_config = quant, .packed = &p, .n_packed = 1};
         tiny_write(dir, &o);
         struct nb_model *m;
@@ -303,9 +353,11 @@ static void test_wrong_tensors(void **state)
     t[2].dtype = NB_I16;
     struct nb_model *m = fixture_open(*state, config, t, 4);
     assert_int_equal(m->checkpoint->check(m, "p", 1, 8, &err), NB_E_FORMAT);
-    assert_string_equal(err.text, "tensor 'p.scales' has type I16, format gptq expects F16, BF16 or F32");
+    assert_string_equal(err.text,
+                        "tensor 'p.scales' has type I16, format gptq expects F16, BF16 or F32");
     assert_int_equal(m->checkpoint->check(m, "p", 1, 16, &err), NB_E_FORMAT);
-    assert_string_equal(err.text, "tensor 'p.qweight' has shape [1,1], config and format gptq expect [2,1]");
+    assert_string_equal(err.text,
+                        "tensor 'p.qweight' has shape [1,1], config and format gptq expect [2,1]");
     assert_int_equal(m->checkpoint->check(m, "x", 1, 8, &err), NB_E_FORMAT);
     assert_string_equal(err.text, "tensor 'x.qweight' is missing");
     nb_model_close(m);
@@ -323,7 +375,8 @@ static void test_pack_refuses(void **state)
         {0.1f, 8, 0, "scale 0.1 of output 3, group 1 is not a finite F16 other than 0"},
         {0, 8, 0, "scale 0 of output 3, group 1 is not a finite F16 other than 0"},
         {1e6f, 8, 0, "scale 1e+06 of output 3, group 1 is not a finite F16 other than 0"},
-        {0.5f, 0, 0, "zero 0 of output 3 cannot be stored, possible are 1 to 15; gptq_v2 and awq hold zero 0"},
+        {0.5f, 0, 0,
+         "zero 0 of output 3 cannot be stored, possible are 1 to 15; gptq_v2 and awq hold zero 0"},
         {0.5f, 16, 0, "zero 16 of output 3 cannot be stored, possible are 1 to 15"},
         {0.5f, 7.5f, 0, "zero 7.5 of output 3 cannot be stored, possible are 1 to 15"},
         {0.5f, 7, 1, "zero 7 of output 3 in a symmetric matrix, expected 8"},
@@ -336,8 +389,10 @@ static void test_pack_refuses(void **state)
         struct nb_qspec spec = tiny_spec(4, 32, bad[i].sym);
         int n;
         nb_arena_init(&arena);
-        tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .zero_min = 1, .seed = 1},
-                         &arena);
+        tiny_random_qmat(
+            &q,
+            &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .zero_min = 1, .seed = 1},
+            &arena);
         q.scale.value[3 * 2 + 1] = bad[i].scale;
         q.zero.value[3 * 2 + 1] = bad[i].zero;
         assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, t, &n, &err), NB_E_NUMERIC);
@@ -354,14 +409,22 @@ static void test_can_write_texts(void **state)
     assert_int_equal(nb_checkpoint_gptq.can_write(&s, 128, 128, false, &err), NB_E_SPEC);
     assert_string_equal(err.text, "gptq has no 5-bit layout that loaders share; nearest: 4 bits");
     s = tiny_spec(4, 96, true);
-    assert_int_equal(nb_checkpoint_gptq.can_write(&s, 128, 128, false, &err), NB_E_SPEC);
-    assert_string_equal(err.text,
-                        "gptq with group 96 is not loadable; usable groups are 32, 64, 128, 256 and -1 (per channel)");
+    assert_int_equal(nb_checkpoint_gptq.can_write(&s, 128, 192, false, &err), NB_E_SPEC);
+    assert_string_equal(
+        err.text,
+        "gptq cannot cut 192 inputs in groups of 96; usable groups are 32, 64, -1 (per channel)");
+    s = tiny_spec(4, 128, true);
+    assert_int_equal(nb_checkpoint_gptq.can_write(&s, 128, 192, false, &err), NB_E_SPEC);
+    assert_string_equal(
+        err.text,
+        "gptq cannot cut 192 inputs in groups of 128; usable groups are 32, 64, -1 (per channel)");
     s = tiny_spec(4, 128, true);
     assert_int_equal(nb_checkpoint_gptq.can_write(&s, 100, 128, false, &err), NB_E_SPEC);
-    assert_string_equal(err.text, "gptq packs 32 codes at a time: a linear of 100 x 128 must stay float (--ignore), "
-                                  "nearest sizes are 128 x 128");
-    assert_int_equal(nb_checkpoint_gptq.can_write(&s, 64, 192, true, &err), 0);
+    assert_string_equal(
+        err.text,
+        "gptq packs 32 codes at a time: a linear of 100 x 128 must stay float (--ignore), "
+        "nearest sizes are 128 x 128");
+    assert_int_equal(nb_checkpoint_gptq.can_write(&s, 64, 384, true, &err), 0);
 }
 
 int main(void)
@@ -372,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_symmetric_zero_words),
         cmocka_unit_test_setup_teardown(test_desc_act, setup, teardown),
         cmocka_unit_test_setup_teardown(test_without_g_idx, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tail_group, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_g_idx, setup, teardown),
         cmocka_unit_test_setup_teardown(test_zero_conventions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_contradicting_zeros_are_noted, setup, teardown),

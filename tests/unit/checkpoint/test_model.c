@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,8 +50,9 @@ static void test_dense(void **state)
     assert_int_equal(w.rows, 128);
     assert_int_equal(w.cols, 192);
     assert_null(w.bias.data.data);
-    assert_ptr_equal(w.dense.data.data,
-                     nb_safetensors_find(m->tensors, "model.layers.1.mlp.down_proj.weight")->data.data);
+    assert_ptr_equal(
+        w.dense.data.data,
+        nb_safetensors_find(m->tensors, "model.layers.1.mlp.down_proj.weight")->data.data);
     assert_int_equal(nb_model_head(m, &t, &err), 0);
     assert_string_equal(t.name, "lm_head.weight");
     assert_int_equal(nb_model_tensor(m, "model.norm.weight", &t, &err), 0);
@@ -59,7 +60,9 @@ static void test_dense(void **state)
     assert_non_null(strstr(err.text, ": tensor 'model.nothing' is missing"));
     assert_int_equal(nb_model_module(m, "lm_head", 32, 128, &arena, &w, &err), 0);
     assert_int_equal(nb_model_module(m, "lm_head", 33, 128, &arena, &w, &err), NB_E_FORMAT);
-    assert_string_equal(err.text, "tensor 'lm_head.weight' has shape [32,128], config and format dense expect [33,128]");
+    assert_string_equal(
+        err.text,
+        "tensor 'lm_head.weight' has shape [32,128], config and format dense expect [33,128]");
     nb_model_close(m);
     nb_arena_release(&arena);
 }
@@ -79,7 +82,8 @@ static void test_tied_head_and_biases(void **state)
     struct nb_model *m = opened(*state);
     assert_int_equal(nb_model_head(m, &t, &err), 0);
     assert_string_equal(t.name, "model.embed_tokens.weight");
-    assert_int_equal(nb_model_linear(m, 0, nb_arch_linear_of(&m->arch, NB_ROLE_K), &arena, &w, &err), 0);
+    assert_int_equal(
+        nb_model_linear(m, 0, nb_arch_linear_of(&m->arch, NB_ROLE_K), &arena, &w, &err), 0);
     assert_int_equal(w.bias.rank, 1);
     assert_int_equal(w.bias.shape[0], 64);
     nb_model_close(m);
@@ -98,22 +102,25 @@ static void test_quantized_head(void **state)
     struct tiny_packed p = {.path = "lm_head"};
     nb_arena_init(&arena);
     tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 128, .seed = 1},
-                         &arena);
+                     &arena);
     const struct nb_checkpoint *c = nb_checkpoint_find("gptq");
     assert_int_equal(c->pack(&q, &arena, p.tensor, &p.n, &err), 0);
     struct tiny_opts o = {.packed = &p, .n_packed = 1};
     tiny_write(*state, &o);
-    folder_text(*state, "quantize_config.json", "{\"bits\":4,\"group_size\":32,\"desc_act\":false,\"lm_head\":true}");
+    folder_text(*state, "quantize_config.json",
+                "{\"bits\":4,\"group_size\":32,\"desc_act\":false,\"lm_head\":true}");
     struct nb_model *m = opened(*state);
     assert_ptr_equal(m->checkpoint, c);
     assert_int_equal(nb_model_module(m, "lm_head", 32, 128, &arena, &w, &err), 0);
     assert_non_null(w.q);
     assert_memory_equal(w.q->codes, q.codes, 32 * 128);
     nb_model_close(m);
-    folder_text(*state, "quantize_config.json", "{\"bits\":4,\"group_size\":32,\"desc_act\":false}");
+    folder_text(*state, "quantize_config.json",
+                "{\"bits\":4,\"group_size\":32,\"desc_act\":false}");
     assert_int_equal(nb_model_open(&m, *state, &err), NB_E_FORMAT);
     assert_non_null(strstr(err.text, ": tensor 'lm_head.weight' is missing"));
-    assert_string_equal(err.hint, "'lm_head.qweight' is there: the quantization config says that it is float");
+    assert_string_equal(
+        err.hint, "'lm_head.qweight' is there: the quantization config says that it is float");
     nb_arena_release(&arena);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -22,6 +22,16 @@ static void test_fused_paths(void **state)
     assert_false(nb_module_fused_path("model.layers.3.self_attn.o_proj", out));
     assert_false(nb_module_fused_path("model.layers.3.mlp.down_proj", out));
     assert_false(nb_module_fused_path("up_proj.lora", out));
+}
+
+static void test_inside_layer(void **state)
+{
+    (void)state;
+    assert_string_equal(nb_module_inside_layer("model.layers.11.mlp.up_proj"), "mlp.up_proj");
+    assert_string_equal(nb_module_inside_layer("transformer.h.0.attn"), "attn");
+    assert_null(nb_module_inside_layer("lm_head"));
+    assert_null(nb_module_inside_layer("model.layers.11"));
+    assert_null(nb_module_inside_layer("model.layers.1x.mlp"));
 }
 
 static void test_same_grid(void **state)
@@ -54,6 +64,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fused_paths),
+        cmocka_unit_test(test_inside_layer),
         cmocka_unit_test(test_same_grid),
         cmocka_unit_test(test_head),
     };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,12 +45,17 @@ static void test_detection(void **state)
     (void)state;
     struct nb_err err;
     assert_ptr_equal(row_of("{\"quant_method\":\"gptq\"}", &err), &nb_checkpoint_gptq);
-    assert_ptr_equal(row_of("{\"method\":\"GPTQ\",\"format\":\"gptq\"}", &err), &nb_checkpoint_gptq);
-    assert_ptr_equal(row_of("{\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_v2\"}", &err), &nb_checkpoint_gptq_v2);
-    assert_ptr_equal(row_of("{\"quant_method\":\"gptq\",\"format\":\"gptq_v2\"}", &err), &nb_checkpoint_gptq_v2);
-    assert_ptr_equal(row_of("{\"bits\":4,\"group_size\":128,\"desc_act\":false}", &err), &nb_checkpoint_gptq);
+    assert_ptr_equal(row_of("{\"method\":\"GPTQ\",\"format\":\"gptq\"}", &err),
+                     &nb_checkpoint_gptq);
+    assert_ptr_equal(row_of("{\"quant_method\":\"gptq\",\"checkpoint_format\":\"gptq_v2\"}", &err),
+                     &nb_checkpoint_gptq_v2);
+    assert_ptr_equal(row_of("{\"quant_method\":\"gptq\",\"format\":\"gptq_v2\"}", &err),
+                     &nb_checkpoint_gptq_v2);
+    assert_ptr_equal(row_of("{\"bits\":4,\"group_size\":128,\"desc_act\":false}", &err),
+                     &nb_checkpoint_gptq);
     assert_ptr_equal(row_of("{\"quant_method\":\"awq\",\"bits\":4}", &err), &nb_checkpoint_awq);
-    assert_ptr_equal(row_of("{\"w_bit\":4,\"q_group_size\":128,\"zero_point\":true}", &err), &nb_checkpoint_awq);
+    assert_ptr_equal(row_of("{\"w_bit\":4,\"q_group_size\":128,\"zero_point\":true}", &err),
+                     &nb_checkpoint_awq);
     assert_ptr_equal(row_of("{\"bits\":4,\"version\":\"GEMM\"}", &err), &nb_checkpoint_awq);
 }
 
@@ -60,13 +65,16 @@ static void test_unreadable(void **state)
     struct nb_err err;
     assert_null(row_of("{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", &err));
     assert_int_equal(err.status, NB_E_SPEC);
-    assert_non_null(strstr(err.text, "quantization config: quant_method 'bitsandbytes' cannot be read; readable are gptq, "
-                                     "gptq_v2, awq"));
+    assert_non_null(strstr(
+        err.text,
+        "quantization config: quant_method 'bitsandbytes' cannot be read; readable are gptq, "
+        "gptq_v2, awq"));
     assert_null(row_of("{\"config_groups\":{}}", &err));
     assert_non_null(strstr(err.text, "quant_method 'compressed-tensors'"));
     assert_null(row_of("{\"bits\":4}", &err));
     assert_int_equal(err.status, NB_E_FORMAT);
-    assert_string_equal(err.text, "quantization config: names no quant_method and has no key that tells it");
+    assert_string_equal(err.text,
+                        "quantization config: names no quant_method and has no key that tells it");
 }
 
 static int64_t bits_found(const char *config, const char *dir)
@@ -89,7 +97,8 @@ static void test_where_it_stands(void **state)
     assert_int_equal(bits_found("{}", dir), 1);
     folder_text(dir, "quantize_config.json", "{\"bits\":2}");
     assert_int_equal(bits_found("{}", dir), 2);
-    assert_int_equal(bits_found("{\"text_config\":{\"quantization_config\":{\"bits\":3}}}", dir), 3);
+    assert_int_equal(bits_found("{\"text_config\":{\"quantization_config\":{\"bits\":3}}}", dir),
+                     3);
     assert_int_equal(bits_found("{\"quantization_config\":{\"bits\":4}}", dir), 4);
 }
 
@@ -99,7 +108,8 @@ static void test_broken_files(void **state)
     struct nb_err err;
     json_t *c = parse_json("{\"quantization_config\":[]}"), *none = parse_json("{}"), *q;
     assert_int_equal(nb_quant_config_find(c, dir, &q, &err), NB_E_FORMAT);
-    assert_non_null(strstr(err.text, "/config.json: quantization_config is an array, expected an object"));
+    assert_non_null(
+        strstr(err.text, "/config.json: quantization_config is an array, expected an object"));
     folder_text(dir, "quantize_config.json", "[1]");
     assert_int_equal(nb_quant_config_find(none, dir, &q, &err), NB_E_FORMAT);
     assert_non_null(strstr(err.text, "/quantize_config.json: holds an array, expected an object"));

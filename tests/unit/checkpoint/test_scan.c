@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,8 @@ static int teardown(void **state)
 
 /* Scan of a file with one tensor of n elements, element `at` being `bits` and the others the largest finite
  * value of alternating sign. */
-static int scan_one(const char *dir, enum nb_dtype dtype, int64_t n, int64_t at, uint32_t bits, struct nb_err *err)
+static int scan_one(const char *dir, enum nb_dtype dtype, int64_t n, int64_t at, uint32_t bits,
+                    struct nb_err *err)
 {
     size_t width = (size_t)nb_dtype_bits(dtype) / 8;
     unsigned char *data = malloc((size_t)n * width);
@@ -59,18 +60,25 @@ static void test_every_position(void **state)
     static const struct {
         enum nb_dtype dtype;
         uint32_t inf, nan;
-    } types[] = {{NB_F16, 0xfc00, 0x7c01}, {NB_BF16, 0xff80, 0x7f81}, {NB_F32, 0xff800000, 0x7f800001}};
+    } types[] = {
+        {NB_F16, 0xfc00, 0x7c01}, {NB_BF16, 0xff80, 0x7f81}, {NB_F32, 0xff800000, 0x7f800001}};
     static const int64_t places[] = {0, 1, 1023, 1024, 2047, 2048, 2052};
     for (size_t t = 0; t < 3; t++) {
         struct nb_err err;
         assert_int_equal(scan_one(*state, types[t].dtype, 2053, -1, 0, &err), 0);
         for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
             char want[160];
-            snprintf(want, sizeof want, "somewhere/model.safetensors: tensor 't' holds Inf at element %d", (int)places[i]);
-            assert_int_equal(scan_one(*state, types[t].dtype, 2053, places[i], types[t].inf, &err), NB_E_FORMAT);
+            snprintf(want, sizeof want,
+                     "somewhere/model.safetensors: tensor 't' holds Inf at element %d",
+                     (int)places[i]);
+            assert_int_equal(scan_one(*state, types[t].dtype, 2053, places[i], types[t].inf, &err),
+                             NB_E_FORMAT);
             assert_string_equal(err.text, want);
-            snprintf(want, sizeof want, "somewhere/model.safetensors: tensor 't' holds NaN at element %d", (int)places[i]);
-            assert_int_equal(scan_one(*state, types[t].dtype, 2053, places[i], types[t].nan, &err), NB_E_FORMAT);
+            snprintf(want, sizeof want,
+                     "somewhere/model.safetensors: tensor 't' holds NaN at element %d",
+                     (int)places[i]);
+            assert_int_equal(scan_one(*state, types[t].dtype, 2053, places[i], types[t].nan, &err),
+                             NB_E_FORMAT);
             assert_string_equal(err.text, want);
         }
     }
@@ -91,7 +99,8 @@ static void test_model(void **state)
     tiny_write(*state, &o);
     assert_int_equal(nb_model_open(&m, *state, &err), 0); /* legal on disk */
     assert_int_equal(nb_model_scan_finite(m, &err), NB_E_FORMAT);
-    assert_non_null(strstr(err.text, "/model.safetensors: tensor 'lm_head.weight' holds Inf at element 0"));
+    assert_non_null(
+        strstr(err.text, "/model.safetensors: tensor 'lm_head.weight' holds Inf at element 0"));
     nb_model_close(m);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +32,8 @@ static void write_shard(const char *dir, const char *file, const char *const *na
     size_t n = 0;
     for (; names[n]; n++) {
         size_t at = strlen(header);
-        snprintf(header + at, sizeof header - at, "%s\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
+        snprintf(header + at, sizeof header - at,
+                 "%s\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
                  n ? "," : "", names[n], n, n + 1);
         data[n] = names[n][0];
     }
@@ -48,7 +49,8 @@ static void refuses(const char *dir, int status, const char *format)
     struct nb_err err = {0};
     struct nb_safetensors *st;
     char expected[1024];
-    snprintf(expected, sizeof expected, "%s%s", format[0] == '%' ? dir : "", format[0] == '%' ? format + 1 : format);
+    snprintf(expected, sizeof expected, "%s%s", format[0] == '%' ? dir : "",
+             format[0] == '%' ? format + 1 : format);
     int rc = nb_safetensors_open(&st, dir, &err);
     assert_string_equal(err.text, expected);
     assert_int_equal(rc, status);
@@ -69,9 +71,10 @@ static void test_shards_by_index(void **state)
     write_shard(dir, "two.safetensors", (const char *[]){"b", "d", NULL});
     write_shard(dir, "one.safetensors", (const char *[]){"c", "a", NULL});
     write_shard(dir, "stray.safetensors", (const char *[]){"a", "adapter", NULL});
-    folder_text(dir, "model.safetensors.index.json",
-                "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\","
-                "\"d\":\"two.safetensors\"}}");
+    folder_text(
+        dir, "model.safetensors.index.json",
+        "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"one.safetensors\","
+        "\"d\":\"two.safetensors\"}}");
     struct nb_safetensors *st = opened(dir);
     assert_int_equal(nb_safetensors_count(st), 4);
     assert_int_equal(nb_safetensors_bytes(st), 4);
@@ -85,7 +88,8 @@ static void test_shards_by_index(void **state)
         assert_int_equal(t->data.data[0], name[0]);
         assert_ptr_equal(nb_safetensors_find(st, name), t);
         assert_int_equal(nb_safetensors_index_of(st, t), i);
-        assert_string_equal(nb_safetensors_file_of(st, t), i % 2 ? "two.safetensors" : "one.safetensors");
+        assert_string_equal(nb_safetensors_file_of(st, t),
+                            i % 2 ? "two.safetensors" : "one.safetensors");
         nb_safetensors_drop(st, t);
         assert_int_equal(t->data.data[0], name[0]);
     }
@@ -147,7 +151,8 @@ static void test_nothing_there(void **state)
     struct nb_err err;
     struct nb_safetensors *st;
     assert_int_equal(nb_safetensors_open(&st, dir, &err), NB_E_NOTFOUND);
-    assert_string_equal(err.hint, "weights in PyTorch's own format must be converted to safetensors first");
+    assert_string_equal(err.hint,
+                        "weights in PyTorch's own format must be converted to safetensors first");
     assert_int_equal(nb_safetensors_open(&st, "no/such/place", &err), NB_E_NOTFOUND);
     assert_string_equal(err.text, "no/such/place: cannot open: No such file or directory");
 }
@@ -159,19 +164,25 @@ static void test_contradictions(void **state)
     write_shard(dir, "two.safetensors", (const char *[]){"c", NULL});
 #define INDEX(text) folder_text(dir, "model.safetensors.index.json", "{\"weight_map\":{" text "}}")
     INDEX("\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"two.safetensors\"");
+    refuses(
+        dir, NB_E_FORMAT,
+        "%/model.safetensors.index.json: tensor 'b' is said to be in two.safetensors but stands in one.safetensors");
+    INDEX(
+        "\"a\":\"one.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\",\"d\":\"two.safetensors\"");
     refuses(dir, NB_E_FORMAT,
-            "%/model.safetensors.index.json: tensor 'b' is said to be in two.safetensors but stands in one.safetensors");
-    INDEX("\"a\":\"one.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\",\"d\":\"two.safetensors\"");
-    refuses(dir, NB_E_FORMAT, "%/model.safetensors.index.json: tensor 'd' is not in two.safetensors");
+            "%/model.safetensors.index.json: tensor 'd' is not in two.safetensors");
     INDEX("\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"");
-    refuses(dir, NB_E_FORMAT,
-            "%/model.safetensors.index.json: does not list tensor 'b', which stands in one.safetensors");
+    refuses(
+        dir, NB_E_FORMAT,
+        "%/model.safetensors.index.json: does not list tensor 'b', which stands in one.safetensors");
     INDEX("\"a\":\"one.safetensors\",\"b\":\"three.safetensors\"");
-    refuses(dir, NB_E_FORMAT, "%/model.safetensors.index.json: names three.safetensors, which is missing");
-    INDEX("\"a\":\"../one.safetensors\"");
     refuses(dir, NB_E_FORMAT,
-            "%/model.safetensors.index.json: the file of tensor 'a' is '../one.safetensors', expected a plain name "
-            "ending in .safetensors");
+            "%/model.safetensors.index.json: names three.safetensors, which is missing");
+    INDEX("\"a\":\"../one.safetensors\"");
+    refuses(
+        dir, NB_E_FORMAT,
+        "%/model.safetensors.index.json: the file of tensor 'a' is '../one.safetensors', expected a plain name "
+        "ending in .safetensors");
     write_shard(dir, "two.safetensors", (const char *[]){"a", NULL});
     INDEX("\"a\":\"one.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\"");
     refuses(dir, NB_E_FORMAT, "%: tensor 'a' stands in one.safetensors and in two.safetensors");
@@ -181,12 +192,15 @@ static void test_contradictions(void **state)
 static void test_truncated_shard(void **state)
 {
     const char *dir = *state;
-    struct image im = image_make("{\"a\":{\"dtype\":\"U8\",\"shape\":[100],\"data_offsets\":[0,100]}}", NULL, 99);
+    struct image im =
+        image_make("{\"a\":{\"dtype\":\"U8\",\"shape\":[100],\"data_offsets\":[0,100]}}", NULL, 99);
     folder_write(dir, "model.safetensors", im.bytes, im.n);
     free(im.bytes);
-    refuses(dir, NB_E_FORMAT, "%/model.safetensors: tensor 'a' ends at byte 100 of the data, the file has 99");
+    refuses(dir, NB_E_FORMAT,
+            "%/model.safetensors: tensor 'a' ends at byte 100 of the data, the file has 99");
     folder_write(dir, "model.safetensors", "", 0);
-    refuses(dir, NB_E_FORMAT, "%/model.safetensors: has 0 bytes, a safetensors file has at least 8");
+    refuses(dir, NB_E_FORMAT,
+            "%/model.safetensors: has 0 bytes, a safetensors file has at least 8");
 }
 
 int main(void)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +55,8 @@ static void refuses_json(struct image im)
     json_t *header;
     size_t n;
     static const char start[] = "f: header: not valid JSON at line 1, column ";
-    assert_int_equal(nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err), NB_E_FORMAT);
+    assert_int_equal(nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err),
+                     NB_E_FORMAT);
     assert_memory_equal(err.text, start, sizeof start - 1);
     assert_null(tensors);
     assert_null(header);
@@ -73,7 +74,8 @@ static size_t accepts(struct image im)
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    if (nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err)) fail_msg("%s", err.text);
+    if (nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err))
+        fail_msg("%s", err.text);
     nb_free(tensors);
     json_decref(header);
     free(im.bytes);
@@ -118,16 +120,23 @@ static void test_accepted(void **state)
     (void)state;
     assert_int_equal(accepts(from_hex("08000000000000007b7d202020202020")), 0);
     assert_int_equal(accepts(image_make("{}", NULL, 0)), 0);
-    assert_int_equal(accepts(image_make(" \n{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}} ", NULL, 1)), 1);
+    assert_int_equal(
+        accepts(image_make(" \n{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}} ",
+                           NULL, 1)),
+        1);
     assert_int_equal(accepts(image_make("{\"__metadata__\":null}", NULL, 0)), 0);
     /* a dimension of 0, twice at the same place, and before a tensor that has bytes */
-    assert_int_equal(accepts(image_make("{\"z\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]},"
-                                        "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
-                                        "\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}",
-                                        NULL, 2)),
-                     3);
+    assert_int_equal(
+        accepts(image_make("{\"z\":{\"dtype\":\"F32\",\"shape\":[0,3],\"data_offsets\":[0,0]},"
+                           "\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
+                           "\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                           NULL, 2)),
+        3);
     /* four-bit elements: two per byte */
-    assert_int_equal(accepts(image_make("{\"a\":{\"dtype\":\"F4\",\"shape\":[3,2],\"data_offsets\":[0,3]}}", NULL, 3)), 1);
+    assert_int_equal(
+        accepts(image_make("{\"a\":{\"dtype\":\"F4\",\"shape\":[3,2],\"data_offsets\":[0,3]}}",
+                           NULL, 3)),
+        1);
 }
 
 static void test_every_dtype(void **state)
@@ -136,7 +145,8 @@ static void test_every_dtype(void **state)
     for (int d = 0; d < NB_DTYPE_COUNT; d++) {
         char header[160];
         size_t bytes = (size_t)nb_dtype_bits((enum nb_dtype)d) * 4 / 8;
-        snprintf(header, sizeof header, "{\"a\":{\"dtype\":\"%s\",\"shape\":[4],\"data_offsets\":[0,%zu]}}",
+        snprintf(header, sizeof header,
+                 "{\"a\":{\"dtype\":\"%s\",\"shape\":[4],\"data_offsets\":[0,%zu]}}",
                  nb_dtype_name((enum nb_dtype)d), bytes);
         assert_int_equal(accepts(image_make(header, NULL, bytes)), 1);
     }
@@ -158,14 +168,18 @@ static void test_variants_of_the_example(void **state)
 
 #define B(shape) "{\"b\":{\"dtype\":\"I32\",\"shape\":" shape ",\"data_offsets\":[0,8]}"
 #define A(offsets) ",\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":" offsets "}}"
-    refuses_header(B("[1,2]") A("[9,13]"), 12, "f: tensor 'a' begins at byte 9 of the data, expected 8 (a hole)");
-    refuses_header(B("[1,2]") A("[4,8]"), 12, "f: tensor 'a' begins at byte 4 of the data, expected 8 (an overlap)");
+    refuses_header(B("[1,2]") A("[9,13]"), 12,
+                   "f: tensor 'a' begins at byte 9 of the data, expected 8 (a hole)");
+    refuses_header(B("[1,2]") A("[4,8]"), 12,
+                   "f: tensor 'a' begins at byte 4 of the data, expected 8 (an overlap)");
     refuses_header(B("[1,3]") A("[8,12]"), 12,
                    "f: tensor 'b': shape and dtype need 12 bytes, data_offsets hold 8");
-    refuses_header(B("[1e0,2]") A("[8,12]"), 12, "f: tensor 'b': 'shape' holds a real number, expected an integer");
-    refuses_header("{\"b\":{\"dtype\":\"I33\",\"shape\":[1,2],\"data_offsets\":[0,8]}" A("[8,12]"), 12,
-                   "f: tensor 'b': unknown dtype 'I33'");
-    refuses_json(image_make(B("[1,2]") ",\"b\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[8,12]}}", NULL, 12));
+    refuses_header(B("[1e0,2]") A("[8,12]"), 12,
+                   "f: tensor 'b': 'shape' holds a real number, expected an integer");
+    refuses_header("{\"b\":{\"dtype\":\"I33\",\"shape\":[1,2],\"data_offsets\":[0,8]}" A("[8,12]"),
+                   12, "f: tensor 'b': unknown dtype 'I33'");
+    refuses_json(image_make(
+        B("[1,2]") ",\"b\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[8,12]}}", NULL, 12));
 #undef A
 #undef B
 }
@@ -196,22 +210,29 @@ static void test_entries(void **state)
     (void)state;
 #define ENTRY(text) "{\"a\":" text "}"
     refuses_header(ENTRY("1"), 0, "f: tensor 'a' is an integer, expected an object");
-    refuses_header(ENTRY("{\"shape\":[1],\"data_offsets\":[0,1]}"), 1, "f: tensor 'a': key 'dtype' is missing");
+    refuses_header(ENTRY("{\"shape\":[1],\"data_offsets\":[0,1]}"), 1,
+                   "f: tensor 'a': key 'dtype' is missing");
     refuses_header(ENTRY("{\"dtype\":7,\"shape\":[1],\"data_offsets\":[0,1]}"), 1,
                    "f: tensor 'a': key 'dtype': expected a string, found an integer");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"data_offsets\":[0,1]}"), 1, "f: tensor 'a' has no 'shape'");
+    refuses_header(ENTRY("{\"dtype\":\"U8\",\"data_offsets\":[0,1]}"), 1,
+                   "f: tensor 'a' has no 'shape'");
     refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":3,\"data_offsets\":[0,1]}"), 1,
                    "f: tensor 'a': 'shape' is an integer, expected an array");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}"), 1,
-                   "f: tensor 'a': 'shape' has 9 entries, at most 8 are allowed");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[281474976710656],\"data_offsets\":[0,1]}"), 1,
-                   "f: tensor 'a': 'shape' holds 281474976710656, allowed are 0 to 281474976710655");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[281474976710655,281474976710655],\"data_offsets\":[0,1]}"), 1,
-                   "f: tensor 'a': the shape's size overflows 64 bits");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]}"), 1,
-                   "f: header holds a negative number at byte 28; sizes and offsets are not negative");
-    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-0,1]}"), 1,
-                   "f: header holds a negative number at byte 47; sizes and offsets are not negative");
+    refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,1]}"),
+                   1, "f: tensor 'a': 'shape' has 9 entries, at most 8 are allowed");
+    refuses_header(
+        ENTRY("{\"dtype\":\"U8\",\"shape\":[281474976710656],\"data_offsets\":[0,1]}"), 1,
+        "f: tensor 'a': 'shape' holds 281474976710656, allowed are 0 to 281474976710655");
+    refuses_header(
+        ENTRY(
+            "{\"dtype\":\"U8\",\"shape\":[281474976710655,281474976710655],\"data_offsets\":[0,1]}"),
+        1, "f: tensor 'a': the shape's size overflows 64 bits");
+    refuses_header(
+        ENTRY("{\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[0,1]}"), 1,
+        "f: header holds a negative number at byte 28; sizes and offsets are not negative");
+    refuses_header(
+        ENTRY("{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[-0,1]}"), 1,
+        "f: header holds a negative number at byte 47; sizes and offsets are not negative");
     refuses_header(ENTRY("{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}"), 2,
                    "f: tensor 'a': 3 elements of F4 are no whole number of bytes");
     refuses_header(ENTRY("{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,0]}"), 1,
@@ -226,7 +247,8 @@ static void test_entries(void **state)
                    "f: tensor 'a' begins at byte 1 of the data, expected 0 (a hole)");
     refuses_header("{\"__metadata__\":{\"format\":1}}", 0,
                    "f: __metadata__ key 'format' is an integer, expected a string");
-    refuses_header("{\"__metadata__\":\"pt\"}", 0, "f: __metadata__ is a string, expected an object");
+    refuses_header("{\"__metadata__\":\"pt\"}", 0,
+                   "f: __metadata__ is a string, expected an object");
     refuses_header("{}", 5, "f: 5 bytes behind the last tensor");
 #undef ENTRY
 }
@@ -241,7 +263,8 @@ static void test_dense_headers(void **state)
     for (size_t i = 0; i < N; i++) text[i] = i % 2 ? ',' : '0';
     memcpy(text, "{\"a\":[", 6);
     memcpy(text + N - 2, "]}", 3);
-    refuses_header(text, 0, "f: header is no table of tensors: 1 objects and 524284 commas in 1048576 bytes");
+    refuses_header(
+        text, 0, "f: header is no table of tensors: 1 objects and 524284 commas in 1048576 bytes");
     free(text);
 }
 
@@ -259,20 +282,25 @@ static void test_index(void **state)
     (void)state;
     struct nb_err err;
     json_t *map;
-    const char *good = "{\"metadata\":{\"total_size\":1},\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\"}}";
+    const char *good =
+        "{\"metadata\":{\"total_size\":1},\"weight_map\":{\"a\":\"model-00001-of-00002.safetensors\"}}";
     assert_int_equal(nb_safetensors_parse_index(good, strlen(good), "i", &map, &err), 0);
     assert_int_equal(json_object_size(map), 1);
     json_decref(map);
     refuses_index("[]", "i: weight_map is nothing, expected an object");
     refuses_index("{\"weight_map\":[]}", "i: weight_map is an array, expected an object");
     refuses_index("{\"weight_map\":{}}", "i: weight_map is empty");
-    refuses_index("{\"weight_map\":{\"a\":1}}", "i: the file of tensor 'a' is an integer, expected a string");
-    static const char *const bad[] = {"../x.safetensors", "/x.safetensors", "d/x.safetensors", ".x.safetensors",
-                                      "d\\\\x.safetensors", "x.bin", ".safetensors", "", "x\\u0000.safetensors"};
+    refuses_index("{\"weight_map\":{\"a\":1}}",
+                  "i: the file of tensor 'a' is an integer, expected a string");
+    static const char *const bad[] = {
+        "../x.safetensors",    "/x.safetensors", "d/x.safetensors", ".x.safetensors",
+        "d\\\\x.safetensors",  "x.bin",          ".safetensors",    "",
+        "x\\u0000.safetensors"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[128];
         snprintf(text, sizeof text, "{\"weight_map\":{\"a\":\"%s\"}}", bad[i]);
-        assert_int_equal(nb_safetensors_parse_index(text, strlen(text), "i", &map, &err), NB_E_FORMAT);
+        assert_int_equal(nb_safetensors_parse_index(text, strlen(text), "i", &map, &err),
+                         NB_E_FORMAT);
         assert_non_null(strstr(err.text, "expected a plain name ending in .safetensors"));
     }
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <stdarg.h>
 #include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -49,7 +51,8 @@ static struct nb_st_writer *planned(void)
     return w;
 }
 
-static const unsigned char half[6] = {1, 2, 3, 4, 5, 6}, byte[5] = {7, 8, 9, 10, 11}, ints[16] = {12, 13, 14};
+static const unsigned char half[6] = {1, 2, 3, 4, 5, 6}, byte[5] = {7, 8, 9, 10, 11},
+                           ints[16] = {12, 13, 14};
 
 static void put_all(struct nb_st_writer *w)
 {
@@ -213,8 +216,10 @@ static void test_resume_with_changed_shard(void **state)
     OK(nb_st_writer_mark(w, "int", &err));
     assert_int_equal(nb_st_writer_mark(w, "half", &err), NB_E_FORMAT);
     char expected[512];
-    snprintf(expected, sizeof expected,
-             "%s/model-00001-of-00002.safetensors: was lost or changed, so tensor 'half' is not there", dir);
+    snprintf(
+        expected, sizeof expected,
+        "%s/model-00001-of-00002.safetensors: was lost or changed, so tensor 'half' is not there",
+        dir);
     assert_string_equal(err.text, expected);
     put_all(w);
     OK(nb_st_writer_finish(w, &err));
@@ -232,7 +237,8 @@ static void test_misuse(void **state)
 {
     const char *dir = *state;
     struct nb_err err;
-    int64_t one = 1, odd = 3, shape9[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1}, huge[2] = {INT64_MAX, INT64_MAX};
+    int64_t one = 1, odd = 3, shape9[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1},
+            huge[2] = {INT64_MAX, INT64_MAX};
     struct nb_st_writer_opts o = {.dir = dir};
     struct nb_st_writer *w = nb_st_writer_new();
     assert_int_equal(nb_st_writer_open(w, &o, &err), NB_E_SPEC);
@@ -276,6 +282,35 @@ static void test_disk_full(void **state)
     assert_non_null(strstr(err.text, " are missing"));
     assert_string_equal(err.hint, "free that much space and run the same command again");
     nb_st_writer_free(w);
+    char **names;
+    size_t n;
+    OK(nb_dir_list(dir, &names, &n, &err));
+    assert_int_equal(n, 0);
+    nb_dir_list_free(names, n);
+}
+
+/* A file that the system refuses to make so long: everything made before is removed again. */
+static void test_file_too_long(void **state)
+{
+    const char *dir = *state;
+    struct rlimit old, tight;
+    struct nb_err err;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    tight = old;
+    tight.rlim_cur = 4096;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    struct nb_st_writer *w = nb_st_writer_new();
+    plan(w, "a", NB_U8, 1000);
+    plan(w, "b", NB_U8, 10000);
+    struct nb_st_writer_opts o = {.dir = dir, .max_shard_bytes = 1000};
+    int rc = nb_st_writer_open(w, &o, &err);
+    nb_st_writer_free(w);
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, handler);
+    assert_int_equal(rc, NB_E_IO);
+    assert_non_null(strstr(err.text, "/model-00002-of-00002.safetensors: cannot reserve 10128 bytes"));
+    assert_string_equal(err.hint, "the file system takes no file of that size: choose smaller shards");
     char **names;
     size_t n;
     OK(nb_dir_list(dir, &names, &n, &err));
@@ -340,6 +375,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_resume_with_changed_shard, setup, teardown),
         cmocka_unit_test_setup_teardown(test_misuse, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_file_too_long, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -161,6 +161,8 @@ static void every_width_zero_and_grouping(void **state)
                 struct nb_qmat q;
                 make(&q, &spec, shapes[s].rows, shapes[s].cols);
                 assert_int_equal(q.n_groups, shapes[s].n_groups);
+                assert_in_range(q.spec.group_rows, 1, shapes[s].rows);
+                assert_in_range(q.spec.group_cols, 1, shapes[s].cols);
                 assert_int_equal(q.zero.value != NULL, zeros[z] != NB_ZERO_NONE);
                 fill(&q, w * 100 + z * 10 + s);
                 check_against_formula(&q);

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_actstore.c - a chunk holds the same floats wherever it lives. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "pipeline/actstore.h"
+#include "support/folder.h"
 
 enum { CHUNKS = 5, FLOATS = 33 };
 
@@ -81,12 +86,59 @@ static void unwritable_place_is_named(void **state)
     nb_actstore_close(&s);
 }
 
+/* A run that needs no activations closes stores it never opened: standard input must survive that. */
+static void close_of_a_cleared_store_touches_nothing(void **state)
+{
+    (void)state;
+    struct nb_actstore s;
+    memset(&s, 0, sizeof s);
+    int saved = dup(0), fds[2];
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(dup2(fds[0], 0), 0);
+    nb_actstore_close(&s);
+    nb_actstore_close(&s);
+    assert_true(fcntl(0, F_GETFD) >= 0);
+    close(fds[0]);
+    close(fds[1]);
+    if (saved < 0) close(0);
+    else assert_int_equal(dup2(saved, 0), 0);
+    if (saved >= 0) close(saved);
+}
+
+/* A path of any length is the path that is opened. */
+static void long_paths_are_not_cut(void **state)
+{
+    (void)state;
+    struct nb_actstore s;
+    struct nb_err err;
+    char *dir = folder_make();
+    uint64_t budget = 0;
+    char path[3000];
+    int n = snprintf(path, sizeof path, "%s", dir);
+    while (n < 1500) {
+        n += snprintf(path + n, sizeof path - (size_t)n, "/%0100d", 7);
+        assert_int_equal(mkdir(path, 0755), 0);
+    }
+    snprintf(path + n, sizeof path - (size_t)n, "/spill");
+    if (nb_actstore_open(&s, path, CHUNKS, FLOATS, &budget, &err)) fail_msg("%s", err.text);
+    float *p;
+    assert_int_equal(nb_actstore_get(&s, 0, 0, &p, &err), 0);
+    p[0] = 1;
+    assert_int_equal(nb_actstore_put(&s, 0, &err), 0);
+    nb_actstore_close(&s);
+    folder_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_in_ram),        cmocka_unit_test(some_in_file),
-        cmocka_unit_test(all_in_file),       cmocka_unit_test(budget_is_charged),
+        cmocka_unit_test(all_in_ram),
+        cmocka_unit_test(some_in_file),
+        cmocka_unit_test(all_in_file),
+        cmocka_unit_test(budget_is_charged),
         cmocka_unit_test(unwritable_place_is_named),
+        cmocka_unit_test(close_of_a_cleared_store_touches_nothing),
+        cmocka_unit_test(long_paths_are_not_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,6 +54,11 @@ static void add(float *y, const float *x, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
+static void add_f64(double *y, const float *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) y[i] += (double)x[i];
+}
+
 static double logsumexp(const float *x, int64_t n)
 {
     float top = -INFINITY;
@@ -109,6 +114,7 @@ void nb_generic_vectors(struct nb_cpu_ops *ops)
     ops->act[2] = act_gelu_tanh;
     ops->act[3] = act_relu;
     ops->add = add;
+    ops->add_f64 = add_f64;
     ops->logsumexp = logsumexp;
     ops->exp_sum = exp_sum;
     ops->softmax = softmax;

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""make_rope.py - rotary frequencies that transformers computes for configs of every kind.
+
+Writes rope.json beside this file: a list of {config, length, inv_freq, scaling, window}; config is what stands in
+a config.json, length the tokens of the sequence (dynamic rope), inv_freq float32 values, window the sliding window
+of each layer (0: full attention). Made with transformers 5.23.0, torch 2.13.0 (CPU).
+"""
+
+import json
+import os
+
+import torch
+import transformers
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+BASE = dict(vocab_size=100, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=4096)
+LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+
+CASES = [
+    (dict(model_type="llama"), 10),
+    (dict(model_type="llama", rope_theta=500000.0, head_dim=24), 10),
+    (dict(model_type="llama", rope_parameters=dict(rope_theta=1000.0, rope_type="default")), 10),
+    (dict(model_type="llama", rope_theta=7.0, rope_parameters=dict(rope_theta=1000.0)), 10),
+    (dict(model_type="llama", rope_theta=20000.0, rope_scaling=dict(type="linear", factor=2.5)), 10),
+    (dict(model_type="llama", rope_scaling={}, rope_parameters=dict(rope_type="linear", factor=2)), 10),
+    (dict(model_type="llama", rope_scaling=dict(type="dynamic", factor=2.0)), 4096),
+    (dict(model_type="llama", rope_scaling=dict(type="dynamic", factor=2.0)), 9000),
+    (dict(model_type="llama", rope_theta=500000.0,
+          rope_scaling=dict(rope_type="llama3", original_max_position_embeddings=512, **LLAMA3)), 10),
+    (dict(model_type="llama", rope_parameters=dict(rope_type="llama3", rope_theta=10000.0, **LLAMA3)), 10),
+    (dict(model_type="llama", original_max_position_embeddings=256,
+          rope_scaling=dict(rope_type="llama3", original_max_position_embeddings=512, **LLAMA3)), 10),
+    (dict(model_type="qwen2", rope_theta=1e6,
+          rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=1024)), 10),
+    (dict(model_type="qwen2", rope_scaling=dict(type="yarn", factor=4.0, mscale=0.7, mscale_all_dim=1.0)), 10),
+    (dict(model_type="qwen2", rope_scaling=dict(type="yarn", factor=4.0, mscale=0.7, beta_fast=16, beta_slow=2,
+                                                truncate=False)), 10),
+    (dict(model_type="qwen2", rope_scaling=dict(type="yarn", factor=None, attention_factor=1.5,
+                                                original_max_position_embeddings=1024)), 10),
+    (dict(model_type="qwen2", use_sliding_window=True, sliding_window=9, max_window_layers=2), 10),
+    (dict(model_type="qwen2", use_sliding_window=True, max_window_layers=0), 10),
+    (dict(model_type="qwen2", use_sliding_window=False, sliding_window=9, max_window_layers=0), 10),
+    (dict(model_type="qwen3", use_sliding_window=True, sliding_window=9, max_window_layers=0,
+          layer_types=["full_attention", "sliding_attention", "full_attention"]), 10),
+    (dict(model_type="mistral"), 10),
+    (dict(model_type="mistral", sliding_window=None), 10),
+    (dict(model_type="mistral", sliding_window=33, head_dim=20), 10),
+    (dict(model_type="llama", sliding_window=33), 10),
+]
+
+
+def windows(config):
+    if config.model_type == "llama":
+        return [0] * config.num_hidden_layers
+    if config.model_type == "mistral":
+        return [config.sliding_window or 0] * config.num_hidden_layers
+    return [config.sliding_window if t == "sliding_attention" else 0 for t in config.layer_types]
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    out = []
+    for more, length in CASES:
+        config = {**BASE, **more}
+        c = AutoConfig.for_model(**json.loads(json.dumps(config)))
+        kind = c.rope_parameters["rope_type"]
+        if kind == "default":
+            inv_freq, scaling = LlamaRotaryEmbedding.compute_default_rope_parameters(c)
+        elif kind == "dynamic":
+            inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](c, None, seq_len=torch.tensor(length))
+        else:
+            inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](c, None)
+        out.append(dict(config=config, length=length, inv_freq=[float(f"{v:.9g}") for v in inv_freq.tolist()],
+                        scaling=float(scaling), window=windows(c)))
+    with open(os.path.join(HERE, "rope.json"), "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(case) for case in out) + "\n]\n")
+    print(len(out), "cases")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_solvers.c - every solver on every spec it says it supports: the result is well-formed, its report true,
+ * and its output error never above that of plain rounding. A new solver is tested on arrival. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "quant/quant.h"
+
+enum { ROWS = 21, COLS = 144, TOKENS = 700 };
+
+struct bench {
+    struct nb_pool *pool;
+    struct nb_backend *be;
+    float w[ROWS * COLS], x[TOKENS * COLS];
+    struct nb_fmat mat;
+    struct nb_stats stats;
+};
+
+static int set_up(void **state)
+{
+    struct bench *b = nb_xalloc(sizeof *b);
+    struct nb_err err = {0};
+    struct nb_rng rng;
+    nb_rng_init(&rng, 71);
+    b->pool = nb_pool_new(2, &err);
+    if (!b->pool || nb_backend_new(&b->be, b->pool, NULL, &err)) return -1;
+    for (int i = 0; i < ROWS * COLS; i++) b->w[i] = (float)(0.05 * nb_rng_normal(&rng));
+    for (int t = 0; t < TOKENS; t++) {
+        float last = 0.0f;
+        for (int j = 0; j < COLS; j++) { /* neighbours alike, sizes apart */
+            last = 0.8f * last + 0.6f * (float)nb_rng_normal(&rng);
+            b->x[t * COLS + j] = last * (float)(1 + j % 5);
+        }
+    }
+    b->mat = (struct nb_fmat){.data = b->w, .rows = ROWS, .cols = COLS, .ld = COLS};
+    if (nb_stats_init(&b->stats, COLS, false, &err)) return -1;
+    nb_stats_add(&b->stats, b->be, b->x, NULL, TOKENS);
+    nb_stats_finish(&b->stats);
+    *state = b;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct bench *b = *state;
+    nb_stats_release(&b->stats);
+    nb_backend_free(b->be);
+    nb_pool_free(b->pool);
+    nb_free(b);
+    return 0;
+}
+
+static double loss_of(struct bench *b, const struct nb_qmat *q)
+{
+    static float values[ROWS * COLS];
+    for (int64_t r = 0; r < ROWS; r++) nb_qmat_dequant_row(q, r, values + r * COLS);
+    for (int i = 0; i < ROWS * COLS; i++) assert_true(isfinite(values[i]));
+    const struct nb_fmat qm = {.data = values, .rows = ROWS, .cols = COLS, .ld = COLS};
+    return nb_output_loss(&b->mat, &qm, &b->stats, b->be);
+}
+
+static void check(struct bench *b, const struct nb_solver *s, const struct nb_solve_opts *opts)
+{
+    struct nb_err err = {0};
+    struct nb_solve_report report;
+    struct nb_qmat q, plain;
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    if (s->solve(&q, &b->mat, &b->stats, opts, b->be, &arena, &report, &err)) fail_msg("%s", err.text);
+    if (nb_solver_find("rtn")->solve(&plain, &b->mat, &b->stats, opts, b->be, &arena, NULL, &err)) {
+        fail_msg("%s", err.text);
+    }
+    const double loss = loss_of(b, &q), rtn = loss_of(b, &plain);
+    if (opts->order != NB_ORDER_DYNAMIC) assert_true(loss <= rtn * (1.0 + 1e-5)); /* else other groups */
+    assert_true(report.loss <= report.loss_rtn);
+    assert_true(fabs(report.loss - loss) <= 1e-3 * loss);
+    for (int i = 0; i < ROWS * COLS; i++) assert_true(q.codes[i] < 1u << opts->grid.spec.elem.bits);
+    for (int64_t i = 0; i < q.rows * q.n_groups; i++) {
+        assert_true(fabsf(q.scale.value[i]) >= 0.99e-5f);
+        assert_true(q.scale.value[i] == nb_round_to(q.scale.value[i], opts->grid.spec.scale_dtype));
+        assert_true(q.zero.value[i] >= (float)opts->grid.zero_min);
+        if (opts->grid.spec.symmetric) assert_true(q.zero.value[i] == (float)(1 << (opts->grid.spec.elem.bits - 1)));
+    }
+    nb_arena_release(&arena);
+}
+
+static void test_every_solver_on_every_spec(void **state)
+{
+    struct bench *b = *state;
+    static const int bits[] = {2, 3, 4, 8};
+    static const int64_t groups[] = {16, 48, 128, -1}; /* 128 leaves a short last group */
+    static const enum nb_dtype scales[] = {NB_F16, NB_BF16, NB_F32};
+    int n = 0;
+    for (const struct nb_solver *const *s = nb_solvers(); *s; s++) {
+        for (int i = 0; i < 4 * 4 * 2 * 3; i++, n++) {
+            struct nb_solve_opts opts = {0};
+            opts.grid.spec = (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits[i % 4], .vec = 1},
+                                               .group_rows = 1, .group_cols = groups[i / 4 % 4],
+                                               .scale_dtype = scales[i / 32], .zero = NB_ZERO_CODE,
+                                               .symmetric = i / 16 % 2};
+            if (!(*s)->supports(&opts.grid.spec)) continue;
+            nb_solve_opts_effort(&opts, (enum nb_effort)(n % 3));
+            opts.order = (enum nb_act_order)(n / 3 % (NB_ORDER_DYNAMIC + 1));
+            opts.grid.clip = (enum nb_clip)(n / 7 % 3);
+            opts.grid.sym_range = n / 5 % 2 ? NB_SYM_FULL : NB_SYM_REFERENCE;
+            opts.grid.zero_min = opts.grid.spec.symmetric ? 0 : n % 2;
+            check(b, *s, &opts);
+        }
+    }
+}
+
+static void test_solvers_say_what_they_are(void **state)
+{
+    (void)state;
+    for (const struct nb_solver *const *s = nb_solvers(); *s; s++) {
+        assert_ptr_equal(nb_solver_find((*s)->name), *s);
+        assert_true(strlen((*s)->summary) > 10);
+    }
+    assert_null(nb_solver_find("no such method"));
+}
+
+static void test_a_spec_nobody_supports_is_refused(void **state)
+{
+    struct bench *b = *state;
+    struct nb_solve_opts opts = {0};
+    opts.grid.spec = (struct nb_qspec){.elem = {.kind = NB_ELEM_TABLE, .bits = 4, .vec = 1}, .group_cols = 16};
+    for (const struct nb_solver *const *s = nb_solvers(); *s; s++) {
+        struct nb_err err = {0};
+        struct nb_qmat q;
+        struct nb_arena arena;
+        nb_arena_init(&arena);
+        assert_false((*s)->supports(&opts.grid.spec));
+        assert_int_equal((*s)->solve(&q, &b->mat, &b->stats, &opts, b->be, &arena, NULL, &err), NB_E_SPEC);
+        assert_non_null(strstr(err.text, "no number encoding for table4 g16"));
+        nb_arena_release(&arena);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_solver_on_every_spec),
+        cmocka_unit_test(test_solvers_say_what_they_are),
+        cmocka_unit_test(test_a_spec_nobody_supports_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

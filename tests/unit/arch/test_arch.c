@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_arch.c - configs of every family: sizes, defaults, plan, folds, names, shapes; and what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "arch/arch.h"
+
+#define SIZES "\"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 3, " \
+              "\"num_attention_heads\": 4"
+
+static int read_config(struct nb_arch *arch, const char *text, struct nb_err *err)
+{
+    json_t *config = nb_json_parse(text, strlen(text), NB_JSON_MAX_DEPTH, "test", err);
+    if (!config) fail_msg("%s", err->text);
+    int rc = nb_arch_from_config(arch, config, err);
+    json_decref(config);
+    return rc;
+}
+
+static void must_read(struct nb_arch *arch, const char *text)
+{
+    struct nb_err err = {0};
+    if (read_config(arch, text, &err)) fail_msg("%s", err.text);
+}
+
+static void must_refuse(const char *text, int status, const char *message)
+{
+    struct nb_err err = {0};
+    struct nb_arch arch;
+    assert_int_equal(read_config(&arch, text, &err), status);
+    assert_string_equal(err.text, message);
+}
+
+static void check_linear(const struct nb_arch *a, enum nb_role role, enum nb_input input, const char *name,
+                         int64_t rows, int64_t cols, bool bias)
+{
+    const struct nb_arch_linear *lin = nb_arch_linear_of(a, role);
+    assert_non_null(lin);
+    assert_int_equal(lin->input, input);
+    assert_string_equal(lin->name, name);
+    assert_int_equal(lin->rows, rows);
+    assert_int_equal(lin->cols, cols);
+    assert_int_equal(lin->bias, bias);
+}
+
+static void test_llama(void **state)
+{
+    (void)state;
+    struct nb_arch a;
+    must_read(&a, "{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 2, \"attention_bias\": true, "
+                  "\"mlp_bias\": true, \"hidden_act\": \"gelu_new\", \"rms_norm_eps\": 1e-5, \"torch_dtype\": \"float16\", "
+                  "\"bos_token_id\": 7, \"eos_token_id\": [8, 9]}");
+    assert_string_equal(a.model_type, "llama");
+    assert_int_equal(a.head_dim, 16);
+    assert_int_equal(a.max_position, 2048);
+    assert_int_equal(a.hidden_act, NB_HIDDEN_ACT_GELU_TANH);
+    assert_int_equal(a.dtype, NB_F16);
+    assert_int_equal(a.bos_id, 7);
+    assert_int_equal(a.n_eos, 2);
+    assert_int_equal(a.eos_ids[1], 9);
+    assert_true(a.rms_norm_eps == 1e-5);
+    assert_false(a.tie_word_embeddings);
+    assert_int_equal(a.n_linears, 7);
+    check_linear(&a, NB_ROLE_Q, NB_INPUT_ATTN, "self_attn.q_proj", 64, 64, true);
+    check_linear(&a, NB_ROLE_K, NB_INPUT_ATTN, "self_attn.k_proj", 32, 64, true);
+    check_linear(&a, NB_ROLE_V, NB_INPUT_ATTN, "self_attn.v_proj", 32, 64, true);
+    check_linear(&a, NB_ROLE_O, NB_INPUT_O, "self_attn.o_proj", 64, 64, true);
+    check_linear(&a, NB_ROLE_GATE, NB_INPUT_MLP, "mlp.gate_proj", 96, 64, true);
+    check_linear(&a, NB_ROLE_UP, NB_INPUT_MLP, "mlp.up_proj", 96, 64, true);
+    check_linear(&a, NB_ROLE_DOWN, NB_INPUT_DOWN, "mlp.down_proj", 64, 96, true);
+    /* 2 embeddings, final norm, 3 layers of: 2 norms, q+o, k+v, gate+up+down, and their biases */
+    int64_t layer = 2 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 64 + 32 + 32 + 64 + 96 + 96 + 64;
+    assert_int_equal(nb_arch_parameters(&a), 2 * 6400 + 64 + 3 * layer);
+    nb_arch_release(&a);
+}
+
+static void test_folds(void **state)
+{
+    (void)state;
+    struct nb_arch a;
+    must_read(&a, "{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 2}");
+    assert_int_equal(a.n_folds, 4);
+    assert_int_equal(a.folds[0].kind, NB_FOLD_NORM);
+    assert_int_equal(a.folds[0].to, NB_INPUT_ATTN);
+    assert_string_equal(a.folds[0].from, "input_layernorm.weight");
+    assert_int_equal(a.folds[1].kind, NB_FOLD_LINEAR);
+    assert_int_equal(a.folds[1].to, NB_INPUT_O);
+    assert_string_equal(a.folds[1].from, "self_attn.v_proj");
+    assert_int_equal(a.folds[1].repeat, 2);
+    assert_int_equal(a.folds[1].head_dim, 16);
+    assert_string_equal(a.folds[2].from, "post_attention_layernorm.weight");
+    assert_int_equal(a.folds[3].to, NB_INPUT_DOWN);
+    assert_string_equal(a.folds[3].from, "mlp.up_proj");
+    assert_int_equal(a.folds[3].repeat, 1);
+    nb_arch_release(&a);
+    must_read(&a, "{\"model_type\": \"llama\", " SIZES "}");
+    assert_int_equal(a.n_kv_heads, 4);
+    assert_int_equal(a.folds[1].repeat, 1);
+    assert_int_equal(a.folds[1].head_dim, 0);
+    nb_arch_release(&a);
+}
+
+static void test_family_defaults(void **state)
+{
+    (void)state;
+    struct nb_arch a;
+    must_read(&a, "{\"model_type\": \"qwen2\", " SIZES ", \"num_key_value_heads\": 4, \"tie_word_embeddings\": true}");
+    assert_true(nb_arch_linear_of(&a, NB_ROLE_Q)->bias);
+    assert_false(nb_arch_linear_of(&a, NB_ROLE_O)->bias);
+    assert_false(nb_arch_linear_of(&a, NB_ROLE_UP)->bias);
+    assert_true(a.tie_word_embeddings);
+    assert_int_equal(a.dtype, NB_BF16);
+    assert_int_equal(a.bos_id, -1);
+    assert_int_equal(a.n_eos, 0);
+    nb_arch_release(&a);
+
+    must_read(&a, "{\"model_type\": \"qwen3\", " SIZES ", \"num_key_value_heads\": 2}");
+    assert_int_equal(a.head_dim, 128);
+    assert_true(a.qk_norm);
+    assert_string_equal(a.q_norm_name, "self_attn.q_norm.weight");
+    assert_false(nb_arch_linear_of(&a, NB_ROLE_Q)->bias);
+    assert_int_equal(nb_arch_linear_of(&a, NB_ROLE_O)->cols, 512);
+    nb_arch_release(&a);
+
+    must_read(&a, "{\"model_type\": \"mistral\", " SIZES ", \"num_key_value_heads\": null}");
+    assert_int_equal(a.n_kv_heads, 4);
+    assert_int_equal(a.window[2], 4096);
+    nb_arch_release(&a);
+    must_refuse("{\"model_type\": \"mistral\", " SIZES "}", NB_E_FORMAT,
+                "config.json: num_attention_heads 4 is not a multiple of num_key_value_heads 8");
+}
+
+static void check_shape(const struct nb_arch *a, const char *name, int rank, int64_t rows, int64_t cols)
+{
+    int r;
+    int64_t shape[2];
+    assert_true(nb_arch_expected_shape(a, name, &r, shape));
+    assert_int_equal(r, rank);
+    assert_int_equal(shape[0], rows);
+    if (rank == 2) assert_int_equal(shape[1], cols);
+    assert_false(nb_arch_is_ignorable(a, name));
+}
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    struct nb_arch a;
+    must_read(&a, "{\"model_type\": \"qwen3\", " SIZES ", \"num_key_value_heads\": 2, \"head_dim\": 32}");
+    check_shape(&a, "model.embed_tokens.weight", 2, 100, 64);
+    check_shape(&a, "lm_head.weight", 2, 100, 64);
+    check_shape(&a, "model.norm.weight", 1, 64, 0);
+    check_shape(&a, "model.layers.0.input_layernorm.weight", 1, 64, 0);
+    check_shape(&a, "model.layers.2.self_attn.k_norm.weight", 1, 32, 0);
+    check_shape(&a, "model.layers.2.self_attn.k_proj.weight", 2, 64, 64);
+    check_shape(&a, "model.layers.1.mlp.down_proj.weight", 2, 64, 96);
+    static const char *const strangers[] = {
+        "model.layers.3.input_layernorm.weight", "model.layers.00.input_layernorm.weight",
+        "model.layers.-1.input_layernorm.weight", "model.layers.99999999999999999999.input_layernorm.weight",
+        "model.layers..input_layernorm.weight", "model.layers.1", "model.layers.1.", "model.layers.1.mlp.down_proj",
+        "model.layers.1.mlp.down_proj.bias", "model.layers.1.mlp.down_proj.weight2", "norm.weight", "",
+    };
+    for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
+        int rank;
+        int64_t shape[2];
+        assert_false(nb_arch_expected_shape(&a, strangers[i], &rank, shape));
+        assert_false(nb_arch_is_ignorable(&a, strangers[i]));
+    }
+    assert_true(nb_arch_is_ignorable(&a, "model.layers.1.self_attn.rotary_emb.inv_freq"));
+    assert_true(nb_arch_is_ignorable(&a, "model.rotary_emb.inv_freq"));
+    assert_true(nb_arch_is_ignorable(&a, "model.layers.1.attn.masked_bias"));
+    char name[NB_NAME_MAX * 2];
+    nb_arch_name(&a, 17, "mlp.up_proj", name);
+    assert_string_equal(name, "model.layers.17.mlp.up_proj");
+    nb_arch_release(&a);
+}
+
+static void test_refusals(void **state)
+{
+    (void)state;
+    must_refuse("[]", NB_E_FORMAT, "config.json: expected an object, found an array");
+    must_refuse("{}", NB_E_FORMAT, "config.json: key 'model_type' is missing");
+    must_refuse("{\"model_type\": \"gpt2\"}", NB_E_SPEC,
+                "config.json: model_type 'gpt2' is not known, expected one of: llama, mistral, qwen2, qwen3");
+    must_refuse("{\"model_type\": \"llama\"}", NB_E_FORMAT, "config.json: key 'vocab_size' is missing");
+    must_refuse("{\"model_type\": \"llama\", \"vocab_size\": 0}", NB_E_FORMAT,
+                "config.json: key 'vocab_size': expected an integer from 1 to 16777216, found 0");
+    must_refuse("{\"model_type\": \"llama\", \"vocab_size\": \"1\"}", NB_E_FORMAT,
+                "config.json: key 'vocab_size': expected an integer, found a string");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", NB_E_SPEC,
+                "config.json: hidden_act 'mish' is not known, expected one of: silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 3}", NB_E_FORMAT,
+                "config.json: num_attention_heads 4 is not a multiple of num_key_value_heads 3");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 15}", NB_E_FORMAT,
+                "config.json: rotary positions need an even head_dim, found 15");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 9223372036854775807}", NB_E_FORMAT,
+                "config.json: key 'head_dim': expected an integer from 1 to 1024, found 9223372036854775807");
+    must_refuse("{\"model_type\": \"llama\", \"vocab_size\": 100, \"hidden_size\": 62, \"intermediate_size\": 96, "
+                "\"num_hidden_layers\": 3, \"num_attention_heads\": 4}",
+                NB_E_FORMAT, "config.json: hidden_size 62 is not a multiple of num_attention_heads 4 and there is no head_dim");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"dtype\": \"float64\"}", NB_E_SPEC,
+                "config.json: dtype 'float64' is not supported, expected bfloat16, float16 or float32");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"rms_norm_eps\": -1}", NB_E_FORMAT,
+                "config.json: key 'rms_norm_eps': expected 0 up to 1, found -1");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"eos_token_id\": [1, \"x\"]}", NB_E_FORMAT,
+                "config.json: key 'eos_token_id': expected an integer, found a string");
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"eos_token_id\": [1,2,3,4,5,6,7,8,9]}", NB_E_FORMAT,
+                "config.json: key 'eos_token_id' lists 9 tokens, at most 8 are possible");
+}
+
+static void test_window_refusals(void **state)
+{
+    (void)state;
+#define QWEN "{\"model_type\": \"qwen2\", " SIZES ", \"num_key_value_heads\": 2, "
+    must_refuse(QWEN "\"layer_types\": [\"full_attention\"]}", NB_E_FORMAT,
+                "config.json: key 'layer_types': expected a list of 3 names");
+    must_refuse(QWEN "\"layer_types\": [\"full_attention\", \"conv\", \"full_attention\"]}", NB_E_SPEC,
+                "config.json: layer_types[1]: 'conv' is not known, expected full_attention or sliding_attention");
+    must_refuse(QWEN "\"sliding_window\": 8, \"layer_types\": [\"full_attention\", \"full_attention\", "
+                     "\"sliding_attention\"]}",
+                NB_E_FORMAT, "config.json: layer_types[2] is sliding_attention, but no sliding_window is in force");
+    must_refuse(QWEN "\"use_sliding_window\": true, \"sliding_window\": 0}", NB_E_FORMAT,
+                "config.json: key 'sliding_window': expected an integer from 1 to 2147483648, found 0");
+}
+
+/* The list in messages is the table itself. */
+static void test_known_types(void **state)
+{
+    (void)state;
+    int n = 0;
+    for (const char *const *t = nb_arch_known_types(); *t; t++, n++) {
+        char text[512];
+        struct nb_arch a;
+        snprintf(text, sizeof text, "{\"model_type\": \"%s\", " SIZES ", \"num_key_value_heads\": 2}", *t);
+        must_read(&a, text);
+        assert_string_equal(a.model_type, *t);
+        nb_arch_release(&a);
+    }
+    assert_int_equal(n, 4);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_llama),    cmocka_unit_test(test_folds),           cmocka_unit_test(test_family_defaults),
+        cmocka_unit_test(test_shapes),   cmocka_unit_test(test_refusals),        cmocka_unit_test(test_window_refusals),
+        cmocka_unit_test(test_known_types),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_stats.c - sums over tokens against plain loops, in whatever portions the tokens come. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "layer.h"
+
+enum { K = 70, M = 1500 };
+
+static void test_sums_equal_plain_loops(void **state)
+{
+    (void)state;
+    struct layer l = layer_make(41, 8, K, M, 2);
+    struct nb_err err = {0};
+    struct nb_stats s;
+    struct nb_rng rng;
+    nb_rng_init(&rng, 5);
+    float *fp = nb_alloc(M * K, sizeof *fp);
+    for (int i = 0; i < M * K; i++) fp[i] = l.x[i] + 0.1f * (float)nb_rng_normal(&rng);
+    assert_int_equal(nb_stats_init(&s, K, true, &err), 0);
+    nb_stats_add(&s, l.be, l.x, fp, 1);
+    nb_stats_add(&s, l.be, l.x + K, fp + K, 1100); /* more than one slice of the cross term */
+    nb_stats_add(&s, l.be, l.x + 1101 * K, fp + 1101 * K, M - 1101);
+    nb_stats_finish(&s);
+    assert_int_equal(s.n_tokens, M);
+    for (int i = 0; i < K; i++) {
+        double sum = 0;
+        for (int t = 0; t < M; t++) sum += fabsf(l.x[t * K + i]);
+        assert_true(fabs(s.abs_sum[i] - sum) <= 1e-9 * sum);
+        for (int j = 0; j < K; j++) {
+            double h = 0, d = 0, size = 0;
+            for (int t = 0; t < M; t++) {
+                h += (double)l.x[t * K + i] * l.x[t * K + j];
+                d += ((double)fp[t * K + i] - l.x[t * K + i]) * l.x[t * K + j];
+                size += fabs((double)l.x[t * K + i] * l.x[t * K + j]);
+            }
+            assert_true(fabs(s.h[i * K + j] - h) <= 1e-5 * size);
+            assert_true(fabs(s.d[i * K + j] - d) <= 1e-5 * size);
+        }
+    }
+    nb_stats_release(&s);
+    nb_free(fp);
+    layer_release(&l);
+}
+
+static void test_output_loss_equals_outputs(void **state)
+{
+    (void)state;
+    struct layer l = layer_make(42, 200, K, M, 2); /* more rows than are worked at once */
+    float *q = nb_alloc((size_t)(l.rows * K), sizeof *q);
+    for (int64_t i = 0; i < l.rows * K; i++) q[i] = rintf(l.w[i] * 64.0f) / 64.0f;
+    struct nb_fmat qm = {.data = q, .rows = l.rows, .cols = K, .ld = K};
+    double sum = 0;
+    for (int64_t r = 0; r < l.rows; r++) {
+        for (int t = 0; t < M; t++) {
+            double d = 0;
+            for (int j = 0; j < K; j++) d += ((double)l.w[r * K + j] - q[r * K + j]) * l.x[t * K + j];
+            sum += d * d;
+        }
+    }
+    const double loss = nb_output_loss(&l.mat, &qm, &l.stats, l.be);
+    assert_true(fabs(loss - sum / M) < 1e-5 * loss);
+    nb_free(q);
+    layer_release(&l);
+}
+
+static void test_too_large_is_an_error(void **state)
+{
+    (void)state;
+    struct nb_err err = {0};
+    struct nb_stats s;
+    assert_int_equal(nb_stats_init(&s, INT64_C(1) << 33, false, &err), NB_E_NOMEM);
+    assert_string_equal(err.text, "no memory for the statistics of 8589934592 columns");
+    assert_null(s.h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sums_equal_plain_loops),
+        cmocka_unit_test(test_output_loss_equals_outputs),
+        cmocka_unit_test(test_too_large_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
