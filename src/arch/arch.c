@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * arch.c - the table of families, and questions about a filled struct nb_arch: names, shapes, sizes. */
+ * arch.c - the table of families, and questions about a filled struct nb_arch: names, shapes,
+ * sizes. */
 #include "arch/arch.h"
 
 #include <inttypes.h>
@@ -31,9 +32,10 @@ static int unknown_type(const char *model_type, struct nb_err *err)
 {
     struct nb_strbuf list;
     nb_strbuf_init(&list);
-    for (int i = 0; i < N_FAMILIES; i++) nb_strbuf_printf(&list, "%s%s", i ? ", " : "", known_types[i]);
-    nb_fail(err, NB_E_SPEC, NB_CONFIG ": model_type '%.40s' is not known, expected one of: %s", model_type,
-            nb_strbuf_cstr(&list));
+    for (int i = 0; i < N_FAMILIES; i++)
+        nb_strbuf_printf(&list, "%s%s", i ? ", " : "", known_types[i]);
+    nb_fail(err, NB_E_SPEC, NB_CONFIG ": model_type '%.40s' is not known, expected one of: %s",
+            model_type, nb_strbuf_cstr(&list));
     nb_strbuf_release(&list);
     return NB_E_SPEC;
 }
@@ -64,12 +66,14 @@ void nb_arch_release(struct nb_arch *arch)
     arch->window = NULL;
 }
 
-void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name, char out[NB_NAME_MAX * 2])
+void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name,
+                  char out[NB_NAME_MAX * 2])
 {
     /* The prefix is data, not a format string to trust blindly: split it at its one %d. */
     const char *mark = strstr(arch->layer_prefix, "%d");
     int before = (int)(mark - arch->layer_prefix);
-    snprintf(out, NB_NAME_MAX * 2, "%.*s%" PRId64 "%s%.95s", before, arch->layer_prefix, l, mark + 2, name);
+    snprintf(out, NB_NAME_MAX * 2, "%.*s%" PRId64 "%s%.95s", before, arch->layer_prefix, l,
+             mark + 2, name);
 }
 
 const struct nb_arch_linear *nb_arch_linear_of(const struct nb_arch *arch, enum nb_role role)
@@ -131,7 +135,8 @@ static bool same(const char *a, const char *b)
     return *b && strcmp(a, b) == 0;
 }
 
-bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *rank, int64_t shape[2])
+bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *rank,
+                            int64_t shape[2])
 {
     if (same(name, arch->embed_name) || same(name, arch->head_name)) {
         return matrix(arch->vocab_size, arch->hidden_size, rank, shape);
@@ -159,8 +164,9 @@ bool nb_arch_is_ignorable(const struct nb_arch *arch, const char *name)
 {
     /* Caches that older savers stored beside the weights; all can be computed from the config. */
     static const char *const endings[] = {
-        "rotary_emb.inv_freq",   "rotary_emb.original_inv_freq", "rotary_emb.cos_cached",
-        "rotary_emb.sin_cached", "attn.masked_bias",             "attn.bias",
+        "rotary_emb.inv_freq",   "rotary_emb.original_inv_freq",
+        "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+        "attn.masked_bias",      "attn.bias",
     };
     int rank;
     int64_t shape[2];

@@ -2,9 +2,9 @@
  *
  * arch.h - config.json -> what the model computes: sizes, rope, layer plan, tensor names.
  *
- * One file per family fills struct nb_arch; nobody else asks for the model_type. The layer plan says
- * which linears exist, which of them share an input (one Hessian, one true-sequential step), and into
- * what an input scale may be folded. Source: algorithms, sections 1.2 and 4.5. */
+ * One file per family fills struct nb_arch; nobody else asks for the model_type. The layer plan
+ * says which linears exist, which of them share an input (one Hessian, one true-sequential step),
+ * and into what an input scale may be folded. Source: algorithms, sections 1.2 and 4.5. */
 #ifndef NB_ARCH_ARCH_H
 #define NB_ARCH_ARCH_H
 
@@ -17,25 +17,37 @@
 
 enum { NB_NAME_MAX = 96, NB_MAX_LINEARS = 8, NB_MAX_FOLDS = 4, NB_MAX_LAYERS = 4096 };
 
-enum nb_rope_kind { NB_ROPE_DEFAULT, NB_ROPE_LINEAR, NB_ROPE_DYNAMIC, NB_ROPE_LLAMA3, NB_ROPE_YARN };
+enum nb_rope_kind {
+    NB_ROPE_DEFAULT,
+    NB_ROPE_LINEAR,
+    NB_ROPE_DYNAMIC,
+    NB_ROPE_LLAMA3,
+    NB_ROPE_YARN
+};
 
 struct nb_rope {
     enum nb_rope_kind kind;
     double theta, factor;
-    double low_freq_factor, high_freq_factor;   /* llama3 */
-    double beta_fast, beta_slow;                /* yarn */
-    double attention_factor;                    /* yarn; 0: from the formula */
-    double mscale, mscale_all_dim;              /* yarn, optional */
-    bool truncate;                              /* yarn */
+    double low_freq_factor, high_freq_factor; /* llama3 */
+    double beta_fast, beta_slow;              /* yarn */
+    double attention_factor;                  /* yarn; 0: from the formula */
+    double mscale, mscale_all_dim;            /* yarn, optional */
+    bool truncate;                            /* yarn */
     int64_t original_max_position;
 };
 
-enum nb_hidden_act { NB_HIDDEN_ACT_SILU, NB_HIDDEN_ACT_GELU, NB_HIDDEN_ACT_GELU_TANH, NB_HIDDEN_ACT_RELU };
+enum nb_hidden_act {
+    NB_HIDDEN_ACT_SILU,
+    NB_HIDDEN_ACT_GELU,
+    NB_HIDDEN_ACT_GELU_TANH,
+    NB_HIDDEN_ACT_RELU
+};
 
 /* What a linear is for; the engine finds its operands by role. */
 enum nb_role { NB_ROLE_Q, NB_ROLE_K, NB_ROLE_V, NB_ROLE_O, NB_ROLE_GATE, NB_ROLE_UP, NB_ROLE_DOWN };
 
-/* Inputs inside a decoder layer in the order of computation. Linears with the same input share it. */
+/* Inputs inside a decoder layer in the order of computation. Linears with the same input share
+ * it. */
 enum nb_input { NB_INPUT_ATTN, NB_INPUT_O, NB_INPUT_MLP, NB_INPUT_DOWN, NB_INPUT_COUNT };
 
 struct nb_arch_linear {
@@ -54,9 +66,11 @@ enum nb_fold_kind {
 struct nb_arch_fold { /* x -> diag(1/s) x can be absorbed by `from` */
     enum nb_fold_kind kind;
     enum nb_input to;
-    char from[NB_NAME_MAX]; /* inside the layer: attn_norm_name, mlp_norm_name, or a linear's name */
-    int64_t repeat;         /* GQA: each of from's channels feeds this many query heads' copies; 1 otherwise */
-    int64_t head_dim;       /* with repeat > 1: channel layout is [kv_head][repeat][head_dim]; else 0 */
+    char
+        from[NB_NAME_MAX]; /* inside the layer: attn_norm_name, mlp_norm_name, or a linear's name */
+    int64_t
+        repeat; /* GQA: each of from's channels feeds this many query heads' copies; 1 otherwise */
+    int64_t head_dim; /* with repeat > 1: channel layout is [kv_head][repeat][head_dim]; else 0 */
 };
 
 struct nb_arch {
@@ -67,19 +81,21 @@ struct nb_arch {
     enum nb_hidden_act hidden_act;
     bool tie_word_embeddings, qk_norm;
     struct nb_rope rope;
-    int64_t *window;          /* [n_layers] sliding window in tokens, 0: full attention; owned */
+    int64_t *window; /* [n_layers] sliding window in tokens, 0: full attention; owned */
     int n_linears;
     struct nb_arch_linear linears[NB_MAX_LINEARS]; /* the same plan for every layer */
     int n_folds;
     struct nb_arch_fold folds[NB_MAX_FOLDS];
-    char layer_prefix[NB_NAME_MAX];  /* "model.layers.%d." with exactly one %d; expand with nb_arch_name */
-    char embed_name[NB_NAME_MAX];    /* "model.embed_tokens.weight" */
-    char norm_name[NB_NAME_MAX];     /* "model.norm.weight" */
-    char head_name[NB_NAME_MAX];     /* "lm_head.weight"; absent from the files when tied */
-    char attn_norm_name[NB_NAME_MAX], mlp_norm_name[NB_NAME_MAX]; /* inside the layer, with ".weight" */
-    char q_norm_name[NB_NAME_MAX], k_norm_name[NB_NAME_MAX];      /* empty without qk_norm */
-    enum nb_dtype dtype;             /* config's (torch_)dtype; BF16 when absent */
-    int64_t bos_id, eos_ids[8];      /* -1: none */
+    char layer_prefix
+        [NB_NAME_MAX]; /* "model.layers.%d." with exactly one %d; expand with nb_arch_name */
+    char embed_name[NB_NAME_MAX]; /* "model.embed_tokens.weight" */
+    char norm_name[NB_NAME_MAX];  /* "model.norm.weight" */
+    char head_name[NB_NAME_MAX];  /* "lm_head.weight"; absent from the files when tied */
+    char attn_norm_name[NB_NAME_MAX],
+        mlp_norm_name[NB_NAME_MAX];                          /* inside the layer, with ".weight" */
+    char q_norm_name[NB_NAME_MAX], k_norm_name[NB_NAME_MAX]; /* empty without qk_norm */
+    enum nb_dtype dtype;        /* config's (torch_)dtype; BF16 when absent */
+    int64_t bos_id, eos_ids[8]; /* -1: none */
     int n_eos;
 };
 
@@ -89,7 +105,8 @@ int nb_arch_from_config(struct nb_arch *arch, const json_t *config, struct nb_er
 void nb_arch_release(struct nb_arch *arch);
 
 /* Full tensor or module name of `name` inside layer l. out holds NB_NAME_MAX * 2 bytes. */
-void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name, char out[NB_NAME_MAX * 2]);
+void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name,
+                  char out[NB_NAME_MAX * 2]);
 
 /* NULL-terminated list of the model types that nb_arch_from_config takes. */
 const char *const *nb_arch_known_types(void);
@@ -99,12 +116,14 @@ int64_t nb_arch_parameters(const struct nb_arch *arch); /* weights and biases, t
 
 /* Shape that tensor `name` must have for this config: rank, shape. False: not a tensor of this
  * architecture (rotary caches and the like are listed as droppable by nb_arch_is_ignorable). */
-bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *rank, int64_t shape[2]);
+bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *rank,
+                            int64_t shape[2]);
 bool nb_arch_is_ignorable(const struct nb_arch *arch, const char *name);
 
 /* inv_freq [head_dim/2] and the cos/sin multiplier for a sequence of `length` tokens (only dynamic
  * depends on it). Every step is rounded to f32 where the reference implementation (transformers 5,
  * modeling_rope_utils) rounds, so that long positions get the same angles. */
-void nb_rope_frequencies(const struct nb_arch *arch, int64_t length, double *inv_freq, double *scaling);
+void nb_rope_frequencies(const struct nb_arch *arch, int64_t length, double *inv_freq,
+                         double *scaling);
 
 #endif

@@ -5,7 +5,8 @@
  *   h += o(attention(rope(q(x)), rope(k(x)), v(x))),  x = norm(h)
  *   h += down(act(gate(x)) * up(x)),                  x = norm(h)
  *
- * q, k, v share an input, gate and up share one. Limits keep every product of sizes far inside 64 bits. */
+ * q, k, v share an input, gate and up share one. Limits keep every product of sizes far inside 64
+ * bits. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,16 +23,17 @@ enum {
 #define MAX_POSITION ((int64_t)1 << 31)
 
 /* An integer in [1, limit]; fallback 0: the key is required. */
-static int get_size(const json_t *config, const char *key, int64_t fallback, int64_t limit, int64_t *out,
-                    struct nb_err *err)
+static int get_size(const json_t *config, const char *key, int64_t fallback, int64_t limit,
+                    int64_t *out, struct nb_err *err)
 {
     *out = fallback;
     int rc = nb_json_get_int(config, key, fallback == 0, out, NB_CONFIG, err);
     if (rc) return rc;
     if (*out < 1 || *out > limit) {
         return nb_fail(err, NB_E_FORMAT,
-                       NB_CONFIG ": key '%s': expected an integer from 1 to %" PRId64 ", found %" PRId64, key,
-                       limit, *out);
+                       NB_CONFIG ": key '%s': expected an integer from 1 to %" PRId64
+                                 ", found %" PRId64,
+                       key, limit, *out);
     }
     return 0;
 }
@@ -41,14 +43,16 @@ static int read_heads(struct nb_arch *a, const json_t *config, const struct nb_d
 {
     int rc = get_size(config, "num_attention_heads", 0, MAX_HEADS, &a->n_heads, err);
     if (rc) return rc;
-    /* null means "as many as query heads" to the reference; a family's default is for absent keys only. */
+    /* null means "as many as query heads" to the reference; a family's default is for absent keys
+     * only. */
     const json_t *kv = json_object_get(config, "num_key_value_heads");
     int64_t kv_default = traits->default_kv_heads && !kv ? traits->default_kv_heads : a->n_heads;
     rc = get_size(config, "num_key_value_heads", kv_default, MAX_HEADS, &a->n_kv_heads, err);
     if (rc) return rc;
     if (a->n_heads % a->n_kv_heads) {
         return nb_fail(err, NB_E_FORMAT,
-                       NB_CONFIG ": num_attention_heads %" PRId64 " is not a multiple of num_key_value_heads %" PRId64,
+                       NB_CONFIG ": num_attention_heads %" PRId64
+                                 " is not a multiple of num_key_value_heads %" PRId64,
                        a->n_heads, a->n_kv_heads);
     }
     int64_t head_dim = traits->default_head_dim;
@@ -57,7 +61,8 @@ static int read_heads(struct nb_arch *a, const json_t *config, const struct nb_d
         const json_t *given = json_object_get(config, "head_dim");
         if ((!given || json_is_null(given)) && a->hidden_size % a->n_heads) {
             return nb_fail(err, NB_E_FORMAT,
-                           NB_CONFIG ": hidden_size %" PRId64 " is not a multiple of num_attention_heads %" PRId64
+                           NB_CONFIG ": hidden_size %" PRId64
+                                     " is not a multiple of num_attention_heads %" PRId64
                                      " and there is no head_dim",
                            a->hidden_size, a->n_heads);
         }
@@ -66,12 +71,14 @@ static int read_heads(struct nb_arch *a, const json_t *config, const struct nb_d
     rc = get_size(config, "head_dim", head_dim, MAX_HEAD_DIM, &a->head_dim, err);
     if (rc) return rc;
     if (a->head_dim % 2) {
-        return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rotary positions need an even head_dim, found %" PRId64,
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": rotary positions need an even head_dim, found %" PRId64,
                        a->head_dim);
     }
     if (a->n_heads * a->head_dim > MAX_WIDTH) {
         return nb_fail(err, NB_E_FORMAT,
-                       NB_CONFIG ": %" PRId64 " heads of %" PRId64 " make an attention wider than %d",
+                       NB_CONFIG ": %" PRId64 " heads of %" PRId64
+                                 " make an attention wider than %d",
                        a->n_heads, a->head_dim, MAX_WIDTH);
     }
     return 0;
@@ -94,10 +101,12 @@ static int read_sizes(struct nb_arch *a, const json_t *config, const struct nb_d
     rc = nb_json_get_real(config, "rms_norm_eps", false, &a->rms_norm_eps, NB_CONFIG, err);
     if (rc) return rc;
     if (!(a->rms_norm_eps >= 0 && a->rms_norm_eps < 1)) {
-        return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key 'rms_norm_eps': expected 0 up to 1, found %g",
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": key 'rms_norm_eps': expected 0 up to 1, found %g",
                        a->rms_norm_eps);
     }
-    return nb_json_get_bool(config, "tie_word_embeddings", false, &a->tie_word_embeddings, NB_CONFIG, err);
+    return nb_json_get_bool(config, "tie_word_embeddings", false, &a->tie_word_embeddings,
+                            NB_CONFIG, err);
 }
 
 static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_err *err)
@@ -106,9 +115,12 @@ static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_er
         const char *name;
         enum nb_hidden_act act;
     } known[] = {
-        {"silu", NB_HIDDEN_ACT_SILU},          {"swish", NB_HIDDEN_ACT_SILU},
-        {"gelu", NB_HIDDEN_ACT_GELU},          {"gelu_new", NB_HIDDEN_ACT_GELU_TANH},
-        {"gelu_pytorch_tanh", NB_HIDDEN_ACT_GELU_TANH}, {"relu", NB_HIDDEN_ACT_RELU},
+        {"silu", NB_HIDDEN_ACT_SILU},
+        {"swish", NB_HIDDEN_ACT_SILU},
+        {"gelu", NB_HIDDEN_ACT_GELU},
+        {"gelu_new", NB_HIDDEN_ACT_GELU_TANH},
+        {"gelu_pytorch_tanh", NB_HIDDEN_ACT_GELU_TANH},
+        {"relu", NB_HIDDEN_ACT_RELU},
     };
     const char *name = "silu";
     int rc = nb_json_get_string(config, "hidden_act", false, &name, NB_CONFIG, err);
@@ -120,8 +132,9 @@ static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_er
         }
     }
     return nb_fail(err, NB_E_SPEC,
-                   NB_CONFIG ": hidden_act '%.40s' is not known, expected one of: silu, gelu, gelu_new, "
-                             "gelu_pytorch_tanh, relu",
+                   NB_CONFIG
+                   ": hidden_act '%.40s' is not known, expected one of: silu, gelu, gelu_new, "
+                   "gelu_pytorch_tanh, relu",
                    name);
 }
 
@@ -142,7 +155,9 @@ static int read_dtype(struct nb_arch *a, const json_t *config, struct nb_err *er
         a->dtype = NB_F32;
     } else {
         return nb_fail(err, NB_E_SPEC,
-                       NB_CONFIG ": dtype '%.40s' is not supported, expected bfloat16, float16 or float32", name);
+                       NB_CONFIG
+                       ": dtype '%.40s' is not supported, expected bfloat16, float16 or float32",
+                       name);
     }
     return 0;
 }
@@ -157,13 +172,15 @@ static int read_token_ids(struct nb_arch *a, const json_t *config, struct nb_err
     size_t n = json_is_array(eos) ? json_array_size(eos) : 1;
     size_t room = sizeof a->eos_ids / sizeof *a->eos_ids;
     if (n > room) {
-        return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key 'eos_token_id' lists %zu tokens, at most %zu are possible",
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": key 'eos_token_id' lists %zu tokens, at most %zu are possible",
                        n, room);
     }
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(eos) ? json_array_get(eos, i) : eos;
         if (!json_is_integer(id)) {
-            return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key 'eos_token_id': expected an integer, found %s",
+            return nb_fail(err, NB_E_FORMAT,
+                           NB_CONFIG ": key 'eos_token_id': expected an integer, found %s",
                            nb_json_type_name(id));
         }
         a->eos_ids[a->n_eos++] = json_integer_value(id);
@@ -188,24 +205,29 @@ static int read_window_width(const json_t *config, enum nb_window_rule rule, int
 }
 
 /* layer_types, one name per layer. */
-static int read_layer_types(struct nb_arch *a, const json_t *types, int64_t width, struct nb_err *err)
+static int read_layer_types(struct nb_arch *a, const json_t *types, int64_t width,
+                            struct nb_err *err)
 {
     if (!json_is_array(types) || (int64_t)json_array_size(types) != a->n_layers) {
-        return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key 'layer_types': expected a list of %" PRId64 " names",
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": key 'layer_types': expected a list of %" PRId64 " names",
                        a->n_layers);
     }
     for (int64_t l = 0; l < a->n_layers; l++) {
         const char *name = json_string_value(json_array_get(types, (size_t)l));
-        if (name && (strcmp(name, "full_attention") == 0 || strcmp(name, "attention") == 0)) continue;
+        if (name && (strcmp(name, "full_attention") == 0 || strcmp(name, "attention") == 0))
+            continue;
         if (!name || strcmp(name, "sliding_attention") != 0) {
             return nb_fail(err, NB_E_SPEC,
-                           NB_CONFIG ": layer_types[%" PRId64 "]: '%.40s' is not known, expected full_attention "
+                           NB_CONFIG ": layer_types[%" PRId64
+                                     "]: '%.40s' is not known, expected full_attention "
                                      "or sliding_attention",
                            l, name ? name : "");
         }
         if (!width) {
             return nb_fail(err, NB_E_FORMAT,
-                           NB_CONFIG ": layer_types[%" PRId64 "] is sliding_attention, but no sliding_window is in force",
+                           NB_CONFIG ": layer_types[%" PRId64
+                                     "] is sliding_attention, but no sliding_window is in force",
                            l);
         }
         a->window[l] = width;
@@ -213,10 +235,12 @@ static int read_layer_types(struct nb_arch *a, const json_t *types, int64_t widt
     return 0;
 }
 
-static int read_windows(struct nb_arch *a, const json_t *config, enum nb_window_rule rule, struct nb_err *err)
+static int read_windows(struct nb_arch *a, const json_t *config, enum nb_window_rule rule,
+                        struct nb_err *err)
 {
     a->window = nb_calloc((size_t)a->n_layers, sizeof *a->window);
-    if (!a->window) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
+    if (!a->window)
+        return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
     int64_t width;
     int rc = read_window_width(config, rule, &width, err);
     if (rc) return rc;
@@ -233,15 +257,14 @@ static int read_windows(struct nb_arch *a, const json_t *config, enum nb_window_
     return 0;
 }
 
-static void add_linear(struct nb_arch *a, enum nb_role role, enum nb_input input, const char *name, int64_t rows,
-                       int64_t cols, bool bias)
+static void add_linear(struct nb_arch *a, const char *name, struct nb_arch_linear lin)
 {
-    struct nb_arch_linear *lin = &a->linears[a->n_linears++];
-    *lin = (struct nb_arch_linear){.role = role, .input = input, .rows = rows, .cols = cols, .bias = bias};
-    snprintf(lin->name, sizeof lin->name, "%s", name);
+    snprintf(lin.name, sizeof lin.name, "%s", name);
+    a->linears[a->n_linears++] = lin;
 }
 
-static void add_fold(struct nb_arch *a, enum nb_fold_kind kind, enum nb_input to, const char *from, int64_t repeat)
+static void add_fold(struct nb_arch *a, enum nb_fold_kind kind, enum nb_input to, const char *from,
+                     int64_t repeat)
 {
     struct nb_arch_fold *f = &a->folds[a->n_folds++];
     *f = (struct nb_arch_fold){.kind = kind, .to = to, .repeat = repeat};
@@ -258,13 +281,27 @@ static void lay_out(struct nb_arch *a, const struct nb_dense_traits *t)
 {
     int64_t d = a->hidden_size, ff = a->intermediate_size;
     int64_t q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
-    add_linear(a, NB_ROLE_Q, NB_INPUT_ATTN, "self_attn.q_proj", q, d, t->qkv_bias);
-    add_linear(a, NB_ROLE_K, NB_INPUT_ATTN, "self_attn.k_proj", kv, d, t->qkv_bias);
-    add_linear(a, NB_ROLE_V, NB_INPUT_ATTN, "self_attn.v_proj", kv, d, t->qkv_bias);
-    add_linear(a, NB_ROLE_O, NB_INPUT_O, "self_attn.o_proj", d, q, t->o_bias);
-    add_linear(a, NB_ROLE_GATE, NB_INPUT_MLP, "mlp.gate_proj", ff, d, t->mlp_bias);
-    add_linear(a, NB_ROLE_UP, NB_INPUT_MLP, "mlp.up_proj", ff, d, t->mlp_bias);
-    add_linear(a, NB_ROLE_DOWN, NB_INPUT_DOWN, "mlp.down_proj", d, ff, t->mlp_bias);
+    add_linear(a, "self_attn.q_proj",
+               (struct nb_arch_linear){NB_ROLE_Q, NB_INPUT_ATTN, .rows = q, .cols = d,
+                                       .bias = t->qkv_bias});
+    add_linear(a, "self_attn.k_proj",
+               (struct nb_arch_linear){NB_ROLE_K, NB_INPUT_ATTN, .rows = kv, .cols = d,
+                                       .bias = t->qkv_bias});
+    add_linear(a, "self_attn.v_proj",
+               (struct nb_arch_linear){NB_ROLE_V, NB_INPUT_ATTN, .rows = kv, .cols = d,
+                                       .bias = t->qkv_bias});
+    add_linear(
+        a, "self_attn.o_proj",
+        (struct nb_arch_linear){NB_ROLE_O, NB_INPUT_O, .rows = d, .cols = q, .bias = t->o_bias});
+    add_linear(a, "mlp.gate_proj",
+               (struct nb_arch_linear){NB_ROLE_GATE, NB_INPUT_MLP, .rows = ff, .cols = d,
+                                       .bias = t->mlp_bias});
+    add_linear(a, "mlp.up_proj",
+               (struct nb_arch_linear){NB_ROLE_UP, NB_INPUT_MLP, .rows = ff, .cols = d,
+                                       .bias = t->mlp_bias});
+    add_linear(a, "mlp.down_proj",
+               (struct nb_arch_linear){NB_ROLE_DOWN, NB_INPUT_DOWN, .rows = d, .cols = ff,
+                                       .bias = t->mlp_bias});
 
     set_name(a->layer_prefix, "model.layers.%d.");
     set_name(a->embed_name, "model.embed_tokens.weight");
@@ -284,8 +321,8 @@ static void lay_out(struct nb_arch *a, const struct nb_dense_traits *t)
     add_fold(a, NB_FOLD_LINEAR, NB_INPUT_DOWN, "mlp.up_proj", 1);
 }
 
-int nb_arch_dense_plan(struct nb_arch *a, const json_t *config, const struct nb_dense_traits *traits,
-                       struct nb_err *err)
+int nb_arch_dense_plan(struct nb_arch *a, const json_t *config,
+                       const struct nb_dense_traits *traits, struct nb_err *err)
 {
     int rc = read_sizes(a, config, traits, err);
     if (!rc) rc = read_hidden_act(a, config, err);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * qwen3.c - Qwen3 (dense): an RMSNorm over each head of q and k before rope, head_dim of its own. */
+ * qwen3.c - Qwen3 (dense): an RMSNorm over each head of q and k before rope, head_dim of its
+ * own. */
 #include "arch/family.h"
 
 static int fill(struct nb_arch *arch, const json_t *config, struct nb_err *err)

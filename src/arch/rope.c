@@ -2,10 +2,11 @@
  *
  * rope.c - rotary position parameters: where configs keep them, and the frequencies they mean.
  *
- * Old configs hold rope_theta and rope_scaling side by side, new ones one rope_parameters; the kind is
- * called rope_type or, older, type. Precedence and defaults follow the reference (transformers 5,
- * modeling_rope_utils): a non-empty rope_scaling wins over rope_parameters, the dictionary's rope_theta
- * wins over the one beside it, and original_max_position_embeddings beside it wins over the dictionary's. */
+ * Old configs hold rope_theta and rope_scaling side by side, new ones one rope_parameters; the kind
+ * is called rope_type or, older, type. Precedence and defaults follow the reference (transformers
+ * 5, modeling_rope_utils): a non-empty rope_scaling wins over rope_parameters, the dictionary's
+ * rope_theta wins over the one beside it, and original_max_position_embeddings beside it wins over
+ * the dictionary's. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -22,22 +23,26 @@ static const struct {
 
 static int bad(const char *key, const char *expected, double found, struct nb_err *err)
 {
-    return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s': expected %s, found %g", key, expected, found);
+    return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s': expected %s, found %g", key,
+                   expected, found);
 }
 
-/* A real number above `above` (and finite); *out is left alone when the key is absent and not required. */
+/* A real number above `above` (and finite); *out is left alone when the key is absent and not
+ * required. */
 static int get_above(const json_t *dict, const char *key, bool required, double above, double *out,
                      struct nb_err *err)
 {
     double v = above + 1;
     const json_t *given = dict ? json_object_get(dict, key) : NULL;
     if (!given || json_is_null(given)) {
-        if (required) return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s' is missing", key);
+        if (required)
+            return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": rope parameter '%s' is missing", key);
         return 0;
     }
     int rc = nb_json_get_real(dict, key, true, &v, NB_CONFIG, err);
     if (rc) return rc;
-    if (!(v > above && v < 1e15)) return bad(key, above > 0 ? "a number above 1" : "a positive number", v, err);
+    if (!(v > above && v < 1e15))
+        return bad(key, above > 0 ? "a number above 1" : "a positive number", v, err);
     *out = v;
     return 0;
 }
@@ -50,8 +55,8 @@ static int find_dict(const json_t *config, const json_t **dict, struct nb_err *e
         const json_t *v = json_object_get(config, places[i]);
         if (!v || json_is_null(v)) continue;
         if (!json_is_object(v)) {
-            return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key '%s': expected an object, found %s", places[i],
-                           nb_json_type_name(v));
+            return nb_fail(err, NB_E_FORMAT, NB_CONFIG ": key '%s': expected an object, found %s",
+                           places[i], nb_json_type_name(v));
         }
         if (json_object_size(v) == 0) continue;
         *dict = v;
@@ -72,9 +77,11 @@ static int read_kind(struct nb_rope *r, const json_t *dict, struct nb_err *err)
             return 0;
         }
     }
-    return nb_fail(err, NB_E_SPEC,
-                   NB_CONFIG ": rope_type '%.40s' is not known, expected one of: default, linear, dynamic, llama3, yarn",
-                   name);
+    return nb_fail(
+        err, NB_E_SPEC,
+        NB_CONFIG
+        ": rope_type '%.40s' is not known, expected one of: default, linear, dynamic, llama3, yarn",
+        name);
 }
 
 static int refuse_partial(const json_t *dict, struct nb_err *err)
@@ -83,10 +90,12 @@ static int refuse_partial(const json_t *dict, struct nb_err *err)
     if (!dict) return 0;
     int rc = nb_json_get_real(dict, "partial_rotary_factor", false, &share, NB_CONFIG, err);
     if (rc || share == 1) return rc;
-    return nb_fail(err, NB_E_SPEC, NB_CONFIG ": partial_rotary_factor %g is not supported, expected 1", share);
+    return nb_fail(err, NB_E_SPEC,
+                   NB_CONFIG ": partial_rotary_factor %g is not supported, expected 1", share);
 }
 
-static int read_original_length(struct nb_arch *a, const json_t *config, const json_t *dict, struct nb_err *err)
+static int read_original_length(struct nb_arch *a, const json_t *config, const json_t *dict,
+                                struct nb_err *err)
 {
     static const char key[] = "original_max_position_embeddings";
     double v = (double)a->max_position;
@@ -103,13 +112,15 @@ static int read_llama3(struct nb_rope *r, const json_t *dict, struct nb_err *err
     int rc = get_above(dict, "low_freq_factor", true, 0, &r->low_freq_factor, err);
     if (!rc) rc = get_above(dict, "high_freq_factor", true, 0, &r->high_freq_factor, err);
     if (!rc && r->high_freq_factor == r->low_freq_factor) {
-        rc = bad("high_freq_factor", "another value than low_freq_factor", r->high_freq_factor, err);
+        rc =
+            bad("high_freq_factor", "another value than low_freq_factor", r->high_freq_factor, err);
     }
     return rc;
 }
 
 /* Absent and 0 mean the default, as in the reference. */
-static int get_or_default(const json_t *dict, const char *key, double fallback, double *out, struct nb_err *err)
+static int get_or_default(const json_t *dict, const char *key, double fallback, double *out,
+                          struct nb_err *err)
 {
     *out = 0;
     int rc = nb_json_get_real(dict, key, false, out, NB_CONFIG, err);
@@ -146,7 +157,8 @@ static int read_yarn(struct nb_rope *r, const json_t *dict, struct nb_err *err)
     if (r->beta_fast <= 0) return bad("beta_fast", "a positive number", r->beta_fast, err);
     if (r->beta_slow <= 0) return bad("beta_slow", "a positive number", r->beta_slow, err);
     double scaling = yarn_scaling(r);
-    if (!(scaling > 0 && scaling < 1e15)) return bad("mscale", "a positive attention factor", scaling, err);
+    if (!(scaling > 0 && scaling < 1e15))
+        return bad("mscale", "a positive attention factor", scaling, err);
     return 0;
 }
 
@@ -166,7 +178,8 @@ int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *er
     if (!rc) rc = refuse_partial(dict, err);
     if (!rc) rc = read_kind(r, dict, err);
     if (rc || r->kind == NB_ROPE_DEFAULT) return rc;
-    if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN) rc = read_original_length(a, config, dict, err);
+    if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN)
+        rc = read_original_length(a, config, dict, err);
     if (rc) return rc;
     const json_t *factor = json_object_get(dict, "factor");
     if (r->kind == NB_ROPE_YARN && factor && json_is_null(factor)) {
@@ -177,7 +190,8 @@ int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *er
     if (!rc && r->kind == NB_ROPE_LLAMA3) rc = read_llama3(r, dict, err);
     if (!rc && r->kind == NB_ROPE_YARN) rc = read_yarn(r, dict, err);
     if (!rc && r->kind == NB_ROPE_DYNAMIC && a->head_dim < 4) {
-        rc = nb_fail(err, NB_E_FORMAT, NB_CONFIG ": dynamic rope needs a head_dim of 4 or more, found %" PRId64,
+        rc = nb_fail(err, NB_E_FORMAT,
+                     NB_CONFIG ": dynamic rope needs a head_dim of 4 or more, found %" PRId64,
                      a->head_dim);
     }
     return rc;
@@ -195,7 +209,8 @@ static float dynamic_theta(const struct nb_arch *a, int64_t length)
 {
     const struct nb_rope *r = &a->rope;
     if (length <= a->max_position) return (float)r->theta;
-    float grown = (float)r->factor * (float)length / (float)a->max_position - (float)(r->factor - 1);
+    float grown =
+        (float)r->factor * (float)length / (float)a->max_position - (float)(r->factor - 1);
     double power = (double)a->head_dim / (double)(a->head_dim - 2);
     return (float)r->theta * (float)pow((double)grown, (double)(float)power);
 }
@@ -204,7 +219,8 @@ static float llama3_frequency(const struct nb_rope *r, float inv)
 {
     const float two_pi = 6.28318530717958647692f;
     float wavelength = two_pi / inv, old = (float)r->original_max_position;
-    float low = (float)r->low_freq_factor, high = (float)r->high_freq_factor, factor = (float)r->factor;
+    float low = (float)r->low_freq_factor, high = (float)r->high_freq_factor,
+          factor = (float)r->factor;
     if (wavelength < old / high) return inv;
     if (wavelength > old / low) return inv / factor;
     float smooth = (old / wavelength - low) / (high - low);
@@ -215,7 +231,8 @@ static float llama3_frequency(const struct nb_rope *r, float inv)
 static double yarn_dimension(const struct nb_rope *r, double rotations, int64_t dim)
 {
     const double two_pi = 6.28318530717958647692;
-    return (double)dim * log((double)r->original_max_position / (rotations * two_pi)) / (2 * log(r->theta));
+    return (double)dim * log((double)r->original_max_position / (rotations * two_pi)) /
+           (2 * log(r->theta));
 }
 
 static void yarn_frequencies(const struct nb_rope *r, int64_t dim, double *inv_freq)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * backend.c - making a backend: choose a level, take scratch for every thread, check that it computes. */
+ * backend.c - making a backend: choose a level, take scratch for every thread, check that it
+ * computes. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -44,7 +45,8 @@ static int make(struct nb_backend *be, const char *cpu, struct nb_err *err)
     return nb_backend_selfcheck(be, err);
 }
 
-int nb_backend_new(struct nb_backend **out, struct nb_pool *pool, const char *cpu, struct nb_err *err)
+int nb_backend_new(struct nb_backend **out, struct nb_pool *pool, const char *cpu,
+                   struct nb_err *err)
 {
     if (!cpu || !*cpu) cpu = getenv("NB_CPU");
     struct nb_backend *be = nb_xalloc(sizeof *be);
@@ -94,6 +96,7 @@ void nb_backend_describe(const struct nb_backend *be, char *out, size_t bytes)
 {
     char features[96];
     nb_cpu_describe(be->features, features, sizeof features);
-    snprintf(out, bytes, "cpu (%s), f32 tiles %s %dx%d, vectors %s, %d threads", features, be->ops.tile_name,
-             be->ops.mr, be->ops.nr, be->ops.vector_name, nb_pool_threads(be->pool));
+    snprintf(out, bytes, "cpu (%s), f32 tiles %s %dx%d, vectors %s, %d threads", features,
+             be->ops.tile_name, be->ops.mr, be->ops.nr, be->ops.vector_name,
+             nb_pool_threads(be->pool));
 }

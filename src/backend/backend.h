@@ -17,16 +17,20 @@
 
 struct nb_backend;
 
-/* cpu: NULL or "" (NB_CPU from the environment, else all this machine has), "generic", "avx2", "avx512".
- * pool is borrowed and must outlive the backend. Takes about 1.5 MB of scratch per thread, so that no operator
- * allocates later. Runs a self-check of the chosen kernels (known products and a Cholesky factor, under 1 ms)
- * and refuses a level that computes wrongly here (NB_E_NUMERIC). NB_E_USAGE, NB_E_SPEC: see cpu/features.h. */
-int nb_backend_new(struct nb_backend **out, struct nb_pool *pool, const char *cpu, struct nb_err *err);
+/* cpu: NULL or "" (NB_CPU from the environment, else all this machine has), "generic", "avx2",
+ * "avx512". pool is borrowed and must outlive the backend. Takes about 1.5 MB of scratch per
+ * thread, so that no operator allocates later. Runs a self-check of the chosen kernels (known
+ * products and a Cholesky factor, under 1 ms) and refuses a level that computes wrongly here
+ * (NB_E_NUMERIC). NB_E_USAGE, NB_E_SPEC: see cpu/features.h. */
+int nb_backend_new(struct nb_backend **out, struct nb_pool *pool, const char *cpu,
+                   struct nb_err *err);
 void nb_backend_free(struct nb_backend *be);
 struct nb_pool *nb_backend_pool(const struct nb_backend *be);
-void nb_backend_describe(const struct nb_backend *be, char *out, size_t bytes); /* for info and manifests */
+void nb_backend_describe(const struct nb_backend *be, char *out,
+                         size_t bytes); /* for info and manifests */
 
-/* How linears with more than 4 rows of x and the sums over tokens multiply. Everything else, and evaluation, is f32. */
+/* How linears with more than 4 rows of x and the sums over tokens multiply. Everything else, and
+ * evaluation, is f32. */
 enum nb_precision {
     NB_PRECISION_F32,
     NB_PRECISION_BF16 /* operands rounded to bf16, products summed in f32 */
@@ -47,43 +51,57 @@ struct nb_linear {
 };
 
 /* A dense weight stays a view (must outlive the linear); a quantized one is packed and may go. */
-int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w, struct nb_err *err);
-/* From a float matrix [N,K] that stays with the caller, bias f32 [N] or NULL (copied). */
-int nb_linear_init_f32(struct nb_linear *lin, struct nb_backend *be, const char *name, const float *w,
-                       int64_t rows, int64_t cols, const float *bias, struct nb_err *err);
+int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w,
+                   struct nb_err *err);
+/* From a float matrix [N,K] with ld = K that stays with the caller, bias f32 [N] or NULL
+ * (copied). */
+int nb_linear_init_f32(struct nb_linear *lin, struct nb_backend *be, const char *name,
+                       const struct nb_fmat *w, const float *bias, struct nb_err *err);
 void nb_linear_release(struct nb_linear *lin);
-/* y[M,N] = x[M,K] W^T + bias. ldx, ldy in elements. A row of y depends on its row of x only and, for m above 4, on
- * nothing else; up to 4 rows take another path, which rounds differently. */
-void nb_linear_run(struct nb_backend *be, const struct nb_linear *lin, const float *x, int64_t m, int64_t ldx,
-                   float *y, int64_t ldy);
 
-struct nb_linear_out {
+struct nb_linear_out { /* y[M,N] = x[M,K] W^T + bias */
     const struct nb_linear *lin;
     float *y;
-    int64_t ldy;
+    int64_t ldy; /* in elements */
 };
+/* A row of y depends on its row of x only and, for m above 4, on nothing else; up to 4 rows take
+ * another path, which rounds differently. ldx in elements. */
+void nb_linear_run(struct nb_backend *be, const struct nb_linear_out *out, const float *x,
+                   int64_t m, int64_t ldx);
 enum { NB_MAX_LINEAR_OUTS = 8 };
-/* Several linears that share an input, as one piece of work; each result as nb_linear_run gives it. */
-void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int n, const float *x, int64_t m,
-                    int64_t ldx);
+/* Several linears that share an input, as one piece of work; each result as nb_linear_run gives
+ * it. */
+void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int n, const float *x,
+                    int64_t m, int64_t ldx);
 const char *nb_linear_kernel_name(const struct nb_linear *lin);
 
 /* ---- the other operators ---- */
 
-void nb_rmsnorm(struct nb_backend *be, float *y, const float *x, const float *weight, int64_t m, int64_t d,
-                double eps);
-/* In place on x[M, n_heads, head_dim] with row stride ldx; cos/sin [M, head_dim/2] already scaled. */
-void nb_rope_apply(struct nb_backend *be, float *x, int64_t m, int64_t ldx, int64_t n_heads, int64_t head_dim,
-                   const float *cos_t, const float *sin_t);
+struct nb_norm {         /* RMSNorm */
+    const float *weight; /* [d] */
+    int64_t d;
+    double eps;
+};
+/* y[m, d] = x / rms(x) * weight, row by row; y may be x. */
+void nb_rmsnorm(struct nb_backend *be, const struct nb_norm *norm, float *y, const float *x,
+                int64_t m);
 
-struct nb_attention {         /* causal, grouped-query, optional sliding window; tiled, O(window) memory */
-    const float *q;           /* [n_q, n_heads, head_dim], stride ldq */
-    const float *k, *v;       /* [n_kv, n_kv_heads, head_dim], stride ldkv */
-    float *out;               /* [n_q, n_heads, head_dim], stride ldo */
-    int64_t n_q, n_kv;        /* query i stands at position n_kv - n_q + i */
+struct nb_rope_rows {
+    float *x; /* [m, n_heads, head_dim], row stride ldx */
+    int64_t m, ldx, n_heads, head_dim;
+    const float *cos_t, *sin_t; /* [m, head_dim/2], scaled */
+};
+/* In place: dimension i is rotated with i + head_dim/2. */
+void nb_rope_apply(struct nb_backend *be, const struct nb_rope_rows *rows);
+
+struct nb_attention { /* causal, grouped-query, optional sliding window; tiled, O(window) memory */
+    const float *q;   /* [n_q, n_heads, head_dim], stride ldq */
+    const float *k, *v; /* [n_kv, n_kv_heads, head_dim], stride ldkv */
+    float *out;         /* [n_q, n_heads, head_dim], stride ldo */
+    int64_t n_q, n_kv;  /* query i stands at position n_kv - n_q + i */
     int64_t ldq, ldkv, ldo;
     int64_t n_heads, n_kv_heads, head_dim;
-    int64_t window;           /* query p sees keys in (p - window, p]; 0: full */
+    int64_t window; /* query p sees keys in (p - window, p]; 0: full */
     float scale;
 };
 void nb_attention_run(struct nb_backend *be, const struct nb_attention *a);
@@ -94,8 +112,10 @@ void nb_gated_act(struct nb_backend *be, float *out, const float *gate, const fl
                   enum nb_act_fn kind);
 void nb_residual_add(struct nb_backend *be, float *y, const float *x, int64_t n); /* y += x */
 
-/* out[i] = log(sum over j of exp(x[i*ldx + j])), i in [0, m), j in [0, n): absolute error below 1e-6. */
-void nb_logsumexp(struct nb_backend *be, double *out, const float *x, int64_t m, int64_t n, int64_t ldx);
+/* out[i] = log(sum over j of exp(x[i*ldx + j])), i in [0, m), j in [0, n): absolute error below
+ * 1e-6. */
+void nb_logsumexp(struct nb_backend *be, double *out, const float *x, int64_t m, int64_t n,
+                  int64_t ldx);
 
 /* ---- dense linear algebra for quantizers ---- */
 
@@ -110,15 +130,16 @@ struct nb_gemm {
 };
 void nb_gemm_run(struct nb_backend *be, const struct nb_gemm *g);
 
-/* h[K,K] f64, upper triangle incl. diagonal, += sum over m of x_m x_m^T (raw sum). Products in f32 blocks of
- * at most 4096 tokens, blocks added in f64; fixed order. */
-void nb_syrk_accumulate(struct nb_backend *be, double *h, const float *x, int64_t m, int64_t ldx, int64_t k);
-/* d[K,K] f64 += sum over m of a_m b_m^T (full matrix). */
-void nb_cross_accumulate(struct nb_backend *be, double *d, const float *a, const float *b, int64_t m,
-                         int64_t ld, int64_t k);
+/* h[K,K] f64, upper triangle incl. diagonal, += sum over m of x_m x_m^T (raw sum). Products in f32
+ * blocks of at most 4096 tokens, blocks added in f64; fixed order. */
+void nb_syrk_accumulate(struct nb_backend *be, double *h, const float *x, int64_t m, int64_t ldx,
+                        int64_t k);
+/* d[K,K] f64 += sum over m of a_m b_m^T (full matrix); rows of a and b are K apart. */
+void nb_cross_accumulate(struct nb_backend *be, double *d, const float *a, const float *b,
+                         int64_t m, int64_t k);
 
-/* Lower Cholesky in place (upper triangle untouched), f64, blocked, over the pool. Returns 0, or the 1-based
- * order of the minor that is not positive. */
+/* Lower Cholesky in place (upper triangle untouched), f64, blocked, over the pool. Returns 0, or
+ * the 1-based order of the minor that is not positive. */
 int64_t nb_cholesky_run(struct nb_backend *be, double *a, int64_t n, int64_t lda);
 /* The same without a backend: one thread, plain C, slow above a few hundred columns. */
 int64_t nb_cholesky_f64(double *a, int64_t n, int64_t lda);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * elementwise.c - norms, rotary positions, gated activations and sums over the pool: rows are the pieces. */
+ * elementwise.c - norms, rotary positions, gated activations and sums over the pool: rows are the
+ * pieces. */
 #include <string.h>
 
 #include "backend/internal.h"
@@ -25,53 +26,59 @@ static int64_t end_of(int64_t start, int64_t step, int64_t n)
 
 struct rmsnorm_run {
     const struct nb_cpu_ops *ops;
+    const struct nb_norm *norm;
     float *y;
-    const float *x, *weight;
-    int64_t m, d, step;
-    float eps;
+    const float *x;
+    int64_t m, step;
 };
 
 static void rmsnorm_piece(void *ctx, size_t piece, int thread)
 {
     const struct rmsnorm_run *r = ctx;
     (void)thread;
-    int64_t start = (int64_t)piece * r->step, end = end_of(start, r->step, r->m);
-    for (int64_t i = start; i < end; i++) r->ops->rmsnorm(r->y + i * r->d, r->x + i * r->d, r->weight, r->d, r->eps);
+    const int64_t d = r->norm->d, start = (int64_t)piece * r->step,
+                  end = end_of(start, r->step, r->m);
+    for (int64_t i = start; i < end; i++) {
+        r->ops->rmsnorm(r->y + i * d, r->x + i * d, r->norm->weight, d, (float)r->norm->eps);
+    }
 }
 
-void nb_rmsnorm(struct nb_backend *be, float *y, const float *x, const float *weight, int64_t m, int64_t d, double eps)
+void nb_rmsnorm(struct nb_backend *be, const struct nb_norm *norm, float *y, const float *x,
+                int64_t m)
 {
-    struct rmsnorm_run run = {.ops = &be->ops, .y = y, .x = x, .weight = weight, .m = m, .d = d, .eps = (float)eps};
-    run.step = rows_per_piece(d);
-    nb_pool_run(nb_backend_pool_for(be, m * d * 4), pieces_of(m, run.step), rmsnorm_piece, &run);
+    struct rmsnorm_run run = {
+        .ops = &be->ops, .norm = norm, .y = y, .x = x, .m = m, .step = rows_per_piece(norm->d)};
+    nb_pool_run(nb_backend_pool_for(be, m * norm->d * 4), pieces_of(m, run.step), rmsnorm_piece,
+                &run);
 }
 
 struct rope_run {
     const struct nb_cpu_ops *ops;
-    float *x;
-    const float *cos_t, *sin_t;
-    int64_t m, ldx, n_heads, head_dim, step;
+    const struct nb_rope_rows *rows;
+    int64_t step;
 };
 
 static void rope_piece(void *ctx, size_t piece, int thread)
 {
-    const struct rope_run *r = ctx;
+    const struct rope_run *run = ctx;
+    const struct nb_rope_rows *r = run->rows;
     (void)thread;
-    int64_t half = r->head_dim / 2, start = (int64_t)piece * r->step, end = end_of(start, r->step, r->m);
+    const int64_t half = r->head_dim / 2, start = (int64_t)piece * run->step,
+                  end = end_of(start, run->step, r->m);
     for (int64_t i = start; i < end; i++) {
         for (int64_t h = 0; h < r->n_heads; h++) {
-            r->ops->rope(r->x + i * r->ldx + h * r->head_dim, half, r->cos_t + i * half, r->sin_t + i * half);
+            run->ops->rope(r->x + i * r->ldx + h * r->head_dim, half, r->cos_t + i * half,
+                           r->sin_t + i * half);
         }
     }
 }
 
-void nb_rope_apply(struct nb_backend *be, float *x, int64_t m, int64_t ldx, int64_t n_heads, int64_t head_dim,
-                   const float *cos_t, const float *sin_t)
+void nb_rope_apply(struct nb_backend *be, const struct nb_rope_rows *r)
 {
-    struct rope_run run = {.ops = &be->ops, .x = x, .cos_t = cos_t, .sin_t = sin_t, .m = m, .ldx = ldx,
-                           .n_heads = n_heads, .head_dim = head_dim};
-    run.step = rows_per_piece(n_heads * head_dim);
-    nb_pool_run(nb_backend_pool_for(be, m * n_heads * head_dim * 4), pieces_of(m, run.step), rope_piece, &run);
+    const int64_t width = r->n_heads * r->head_dim;
+    struct rope_run run = {.ops = &be->ops, .rows = r, .step = rows_per_piece(width)};
+    nb_pool_run(nb_backend_pool_for(be, r->m * width * 4), pieces_of(r->m, run.step), rope_piece,
+                &run);
 }
 
 struct act_run {
@@ -132,9 +139,11 @@ static void logsumexp_piece(void *ctx, size_t piece, int thread)
     for (int64_t i = start; i < end; i++) r->out[i] = r->fn(r->x + i * r->ldx, r->n);
 }
 
-void nb_logsumexp(struct nb_backend *be, double *out, const float *x, int64_t m, int64_t n, int64_t ldx)
+void nb_logsumexp(struct nb_backend *be, double *out, const float *x, int64_t m, int64_t n,
+                  int64_t ldx)
 {
-    struct logsumexp_run run = {.fn = be->ops.logsumexp, .out = out, .x = x, .m = m, .n = n, .ldx = ldx};
+    struct logsumexp_run run = {
+        .fn = be->ops.logsumexp, .out = out, .x = x, .m = m, .n = n, .ldx = ldx};
     run.step = rows_per_piece(n);
     nb_pool_run(nb_backend_pool_for(be, m * n * 16), pieces_of(m, run.step), logsumexp_piece, &run);
 }

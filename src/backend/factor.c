@@ -2,9 +2,9 @@
  *
  * factor.c - Cholesky in f64, by columns of blocks.
  *
- * Left-looking: a column of blocks first takes all that the columns before it owe (one product, cut by rows
- * over the pool), then its diagonal block is factored, inverted, and applied to the blocks below. The result is
- * the same for any number of threads; rows of blocks are the pieces. */
+ * Left-looking: a column of blocks first takes all that the columns before it owe (one product, cut
+ * by rows over the pool), then its diagonal block is factored, inverted, and applied to the blocks
+ * below. The result is the same for any number of threads; rows of blocks are the pieces. */
 #include <math.h>
 #include <string.h>
 
@@ -12,12 +12,13 @@
 
 enum {
     NB = NB_FACTOR_BLOCK,
-    ROWS = 224, /* rows per piece */
+    ROWS = 224,  /* rows per piece */
     DEPTH = 192, /* k per packed panel */
 };
 
 /* Scratch of a piece, in doubles: packed rows, packed columns, result. */
-_Static_assert(2 * ((ROWS + NB_TILE_MAX_MR) * DEPTH + (NB + 32) * DEPTH + ROWS * NB + 64) <= NB_SCRATCH_MIN_FLOATS,
+_Static_assert(2 * ((ROWS + NB_TILE_MAX_MR) * DEPTH + (NB + 32) * DEPTH + ROWS * NB + 64) <=
+                   NB_SCRATCH_MIN_FLOATS,
                "a piece of the factorization must fit the scratch");
 
 static int64_t least(int64_t a, int64_t b)
@@ -31,7 +32,8 @@ struct product { /* c[m, NB] = a[m,k] b[n,k]^T, rows of both contiguous */
     double *c;
 };
 
-static void run_product(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct product *p)
+static void run_product(const struct nb_cpu_ops *ops, const struct nb_scratch *s,
+                        const struct product *p)
 {
     double *pa = (double *)s->all, *pb = pa + (ROWS + NB_TILE_MAX_MR) * DEPTH;
     const int mr = ops->mr64, nr = ops->nr64;
@@ -39,15 +41,29 @@ static void run_product(const struct nb_cpu_ops *ops, const struct nb_scratch *s
     for (int64_t k0 = 0; k0 < p->k; k0 += DEPTH) {
         int64_t k = least(DEPTH, p->k - k0);
         for (int64_t i = 0; i < p->m; i += mr) {
-            ops->pack_rows_f64(pa + i * k, mr, p->a + i * p->lda + k0, p->lda, (int)least(mr, p->m - i), k);
+            ops->pack_rows_f64(&(struct nb_pack_f64){.dst = pa + i * k,
+                                                     .w = mr,
+                                                     .src = p->a + i * p->lda + k0,
+                                                     .ld = p->lda,
+                                                     .rows = (int)least(mr, p->m - i),
+                                                     .k = k});
         }
         for (int64_t j = 0; j < p->n; j += nr) {
-            ops->pack_rows_f64(pb + j * k, nr, p->b + j * p->ldb + k0, p->ldb, (int)least(nr, p->n - j), k);
+            ops->pack_rows_f64(&(struct nb_pack_f64){.dst = pb + j * k,
+                                                     .w = nr,
+                                                     .src = p->b + j * p->ldb + k0,
+                                                     .ld = p->ldb,
+                                                     .rows = (int)least(nr, p->n - j),
+                                                     .k = k});
         }
+        struct nb_tile_f64 t = {.k = k, .lda = mr, .ldb = nr, .ldc = NB, .add = k0 > 0};
         for (int64_t i = 0; i < p->m; i += mr) {
+            t.a = pa + i * k;
+            t.rows = (int)least(mr, p->m - i);
             for (int64_t j = 0; j < p->n; j += nr) {
-                ops->tile_f64(k, pa + i * k, mr, pb + j * k, nr, p->c + i * NB + j, NB, (int)least(mr, p->m - i),
-                              k0 > 0);
+                t.b = pb + j * k;
+                t.c = p->c + i * NB + j;
+                ops->tile_f64(&t);
             }
         }
     }
@@ -67,15 +83,23 @@ struct column { /* one column of blocks: columns [j0, j0 + width), rows [j0, n) 
     double *inverse; /* of the diagonal block, [NB, NB] */
 };
 
-/* Rows [r0, r1) of the column -= what the columns before it owe. Above the diagonal nothing is written. */
+/* Rows [r0, r1) of the column -= what the columns before it owe. Above the diagonal nothing is
+ * written. */
 static void update_piece(void *ctx, size_t piece, int thread)
 {
     const struct column *c = ctx;
     const struct nb_scratch *s = &c->scratch[thread];
     int64_t r0 = c->j0 + (int64_t)piece * ROWS, rows = least(ROWS, c->n - r0);
     double *part = result_of(s);
-    run_product(c->ops, s, &(struct product){.a = c->a + r0 * c->lda, .b = c->a + c->j0 * c->lda, .lda = c->lda,
-                                             .ldb = c->lda, .m = rows, .n = c->width, .k = c->j0, .c = part});
+    run_product(c->ops, s,
+                &(struct product){.a = c->a + r0 * c->lda,
+                                  .b = c->a + c->j0 * c->lda,
+                                  .lda = c->lda,
+                                  .ldb = c->lda,
+                                  .m = rows,
+                                  .n = c->width,
+                                  .k = c->j0,
+                                  .c = part});
     for (int64_t i = 0; i < rows; i++) {
         double *row = c->a + (r0 + i) * c->lda + c->j0;
         int64_t end = least(c->width, r0 + i - c->j0 + 1);
@@ -90,9 +114,17 @@ static void solve_piece(void *ctx, size_t piece, int thread)
     const struct nb_scratch *s = &c->scratch[thread];
     int64_t r0 = c->j0 + c->width + (int64_t)piece * ROWS, rows = least(ROWS, c->n - r0);
     double *part = result_of(s), *from = c->a + r0 * c->lda + c->j0;
-    run_product(c->ops, s, &(struct product){.a = from, .b = c->inverse, .lda = c->lda, .ldb = NB, .m = rows,
-                                             .n = c->width, .k = c->width, .c = part});
-    for (int64_t i = 0; i < rows; i++) memcpy(from + i * c->lda, part + i * NB, (size_t)c->width * sizeof *part);
+    run_product(c->ops, s,
+                &(struct product){.a = from,
+                                  .b = c->inverse,
+                                  .lda = c->lda,
+                                  .ldb = NB,
+                                  .m = rows,
+                                  .n = c->width,
+                                  .k = c->width,
+                                  .c = part});
+    for (int64_t i = 0; i < rows; i++)
+        memcpy(from + i * c->lda, part + i * NB, (size_t)c->width * sizeof *part);
 }
 
 /* Unblocked, lower, in place. */
@@ -131,14 +163,16 @@ static void invert_diagonal(const struct column *c)
 {
     memset(c->inverse, 0, (size_t)(NB * NB) * sizeof *c->inverse);
     for (int64_t i = 0; i < c->width; i++) {
-        memcpy(c->inverse + i * NB, c->a + (c->j0 + i) * c->lda + c->j0, (size_t)(i + 1) * sizeof *c->inverse);
+        memcpy(c->inverse + i * NB, c->a + (c->j0 + i) * c->lda + c->j0,
+               (size_t)(i + 1) * sizeof *c->inverse);
     }
     nb_tri_inverse_f64(c->inverse, c->width, NB);
 }
 
 int64_t nb_cholesky_run(struct nb_backend *be, double *a, int64_t n, int64_t lda)
 {
-    struct column c = {.ops = &be->ops, .scratch = be->scratch, .a = a, .n = n, .lda = lda, .inverse = be->factor};
+    struct column c = {
+        .ops = &be->ops, .scratch = be->scratch, .a = a, .n = n, .lda = lda, .inverse = be->factor};
     for (c.j0 = 0; c.j0 < n; c.j0 += NB) {
         c.width = least(NB, n - c.j0);
         int64_t rows = n - c.j0;

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * gemm_qmat.c - products with any quantized weight: rows become f32 a block at a time, then as dense.
+ * gemm_qmat.c - products with any quantized weight: rows become f32 a block at a time, then as
+ * dense.
  *
  * The packed form keeps the codes at their width and the decoded scales and zeros:
  *
- *   struct head | scale[planes] f32 | zero[planes] f32 (if any) | group of each column i32 (act-order only)
- *   | codes: rows of whole bytes, code k at bits [k*bits, (k+1)*bits), low bits first | 8 bytes of slack
+ *   struct head
+ *   scale [planes] f32 | zero [planes] f32, if any | group of each column i32, act-order only
+ *   codes: rows of whole bytes, code k at bits [k*bits, (k+1)*bits), low bits first | slack
  *
- * Values are computed as nb_qmat_dequant_row computes them, so results equal those of the dense kernel on the
- * dequantized matrix to the last bit. */
+ * Values are computed as nb_qmat_dequant_row computes them, so results equal those of the dense
+ * kernel on the dequantized matrix to the last bit. */
 #include <string.h>
 
 #include "backend/kernels.h"
@@ -31,7 +33,8 @@ struct source { /* what a row loader needs */
 
 static bool supports(const struct nb_weight *w)
 {
-    return w->q && w->q->spec.elem.vec == 1 && w->q->spec.elem.bits >= 1 && w->q->spec.elem.bits <= 8;
+    return w->q && w->q->spec.elem.vec == 1 && w->q->spec.elem.bits >= 1 &&
+           w->q->spec.elem.bits <= 8;
 }
 
 /* Offsets and sizes; false when something does not fit. */
@@ -40,7 +43,9 @@ static bool plan(const struct nb_qmat *q, struct head *h, size_t *bytes)
     size_t planes, codes, at = (sizeof *h + 63) / 64 * 64, bits;
     size_t group_rows = (size_t)((q->rows + q->spec.group_rows - 1) / q->spec.group_rows);
     memset(h, 0, sizeof *h);
-    if (!nb_mul(group_rows, (size_t)q->n_groups, &planes) || !nb_mul(planes, sizeof(float), &planes)) return false;
+    if (!nb_mul(group_rows, (size_t)q->n_groups, &planes) ||
+        !nb_mul(planes, sizeof(float), &planes))
+        return false;
     h->scale = at;
     if (!nb_add(at, planes, &at)) return false;
     if (q->zero.value) {
@@ -54,7 +59,8 @@ static bool plan(const struct nb_qmat *q, struct head *h, size_t *bytes)
     h->codes = at;
     if (!nb_mul((size_t)q->cols, (size_t)q->spec.elem.bits, &bits)) return false;
     h->row_bytes = (int64_t)((bits + 7) / 8);
-    if (!nb_mul((size_t)q->rows, (size_t)h->row_bytes, &codes) || !nb_add(at, codes, &at)) return false;
+    if (!nb_mul((size_t)q->rows, (size_t)h->row_bytes, &codes) || !nb_add(at, codes, &at))
+        return false;
     h->n_groups = q->n_groups;
     h->group_rows = q->spec.group_rows;
     h->group_cols = q->spec.group_cols;
@@ -95,76 +101,89 @@ static void pack(const struct nb_weight *w, void *packed)
     }
 }
 
-/* Codes [k0, k0 + n) of a packed row as bytes. */
-static void unpack(const struct nb_cpu_ops *ops, const struct head *h, const unsigned char *row, int64_t k0, int64_t n,
-                   uint8_t *code)
+struct row { /* columns [k0, k0 + n) of one row */
+    const struct nb_cpu_ops *ops;
+    const struct head *head;
+    const unsigned char *codes;
+    const float *scale, *zero; /* of the row; zero NULL when there is none */
+    const int32_t *group;      /* of each column; NULL: consecutive */
+    int64_t k0, n;
+};
+
+/* The packed codes as bytes. */
+static void unpack(const struct row *r, uint8_t *code)
 {
-    if (h->bits == 8) {
-        memcpy(code, row + k0, (size_t)n);
+    const int bits = r->head->bits;
+    if (bits == 8) {
+        memcpy(code, r->codes + r->k0, (size_t)r->n);
         return;
     }
-    if (h->bits == 4 && k0 % 2 == 0) {
-        ops->unpack_u4(code, row + k0 / 2, n);
+    if (bits == 4 && r->k0 % 2 == 0) {
+        r->ops->unpack_u4(code, r->codes + r->k0 / 2, r->n);
         return;
     }
-    const unsigned mask = (1u << h->bits) - 1u;
-    for (int64_t k = 0; k < n; k++) {
-        size_t bit = (size_t)(k0 + k) * (size_t)h->bits;
-        unsigned two = row[bit >> 3] | (unsigned)row[(bit >> 3) + 1] << 8;
+    const unsigned mask = (1u << bits) - 1u;
+    for (int64_t k = 0; k < r->n; k++) {
+        size_t bit = (size_t)(r->k0 + k) * (size_t)bits;
+        unsigned two = r->codes[bit >> 3] | (unsigned)r->codes[(bit >> 3) + 1] << 8;
         code[k] = (uint8_t)(two >> (bit & 7) & mask);
     }
 }
 
-/* out[k] for codes of columns [k0, k0 + n), any element kind and grouping. */
-static void values(const struct head *h, const float *scale, const float *zero, const int32_t *group, int64_t k0,
-                   int64_t n, const uint8_t *code, float *out)
+/* Any element kind and grouping. */
+static void values(const struct row *r, const uint8_t *code, float *out)
 {
-    for (int64_t k = 0; k < n; k++) {
-        int64_t g = group ? group[k0 + k] : (k0 + k) / h->group_cols;
+    const struct head *h = r->head;
+    for (int64_t k = 0; k < r->n; k++) {
+        int64_t g = r->group ? r->group[r->k0 + k] : (r->k0 + k) / h->group_cols;
         float v = h->value[code[k]];
-        if (h->zero_kind == NB_ZERO_CODE) v -= zero[g];
-        v *= scale[g];
-        if (h->zero_kind == NB_ZERO_MIN) v -= zero[g];
+        if (h->zero_kind == NB_ZERO_CODE) v -= r->zero[g];
+        v *= r->scale[g];
+        if (h->zero_kind == NB_ZERO_MIN) v -= r->zero[g];
         out[k] = v;
     }
 }
 
 /* The common case: integers in consecutive groups, whole runs at a time. */
-static void values_int(const struct nb_cpu_ops *ops, const struct head *h, const float *scale, const float *zero,
-                       int64_t k0, int64_t n, const uint8_t *code, float *out)
+static void values_int(const struct row *r, const uint8_t *code, float *out)
 {
-    for (int64_t k = 0; k < n;) {
-        int64_t g = (k0 + k) / h->group_cols, end = (g + 1) * h->group_cols - k0;
-        if (end > n) end = n;
-        ops->dequant_u8(out + k, code + k, end - k, scale[g], zero ? zero[g] : 0.0f);
+    const int64_t group_cols = r->head->group_cols;
+    for (int64_t k = 0; k < r->n;) {
+        int64_t g = (r->k0 + k) / group_cols, end = (g + 1) * group_cols - r->k0;
+        if (end > r->n) end = r->n;
+        r->ops->dequant_u8(out + k, code + k, end - k, r->scale[g], r->zero ? r->zero[g] : 0.0f);
         k = end;
     }
 }
 
-static void load_row(const void *source, int64_t r, int64_t k0, int64_t n, float *out)
+static void load_row(const void *source, int64_t row, int64_t k0, int64_t n, float *out)
 {
     const struct source *src = source;
     const struct head *h = src->head;
     const unsigned char *base = (const unsigned char *)h;
-    int64_t plane = r / h->group_rows * h->n_groups;
-    const float *scale = (const float *)(base + h->scale) + plane;
-    const float *zero = h->zero ? (const float *)(base + h->zero) + plane : NULL;
-    const int32_t *group = h->group ? (const int32_t *)(base + h->group) : NULL;
-    const unsigned char *row = base + h->codes + r * h->row_bytes;
+    const int64_t plane = row / h->group_rows * h->n_groups;
+    struct row r = {.ops = src->ops,
+                    .head = h,
+                    .codes = base + h->codes + row * h->row_bytes,
+                    .scale = (const float *)(base + h->scale) + plane};
+    if (h->zero) r.zero = (const float *)(base + h->zero) + plane;
+    if (h->group) r.group = (const int32_t *)(base + h->group);
+    const bool plain = h->elem_kind == NB_ELEM_INT && !r.group && h->zero_kind != NB_ZERO_MIN;
     uint8_t code[CODES_AT_ONCE];
-    bool plain = h->elem_kind == NB_ELEM_INT && !group && h->zero_kind != NB_ZERO_MIN;
     for (int64_t k = 0; k < n; k += CODES_AT_ONCE) {
-        int64_t count = n - k < CODES_AT_ONCE ? n - k : CODES_AT_ONCE;
-        unpack(src->ops, h, row, k0 + k, count, code);
+        r.k0 = k0 + k;
+        r.n = n - k < CODES_AT_ONCE ? n - k : CODES_AT_ONCE;
+        unpack(&r, code);
         if (plain) {
-            values_int(src->ops, h, scale, zero, k0 + k, count, code, out + k);
+            values_int(&r, code, out + k);
         } else {
-            values(h, scale, zero, group, k0 + k, count, code, out + k);
+            values(&r, code, out + k);
         }
     }
 }
 
-static void run(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct nb_gemm_job *job)
+static void run(const struct nb_cpu_ops *ops, const struct nb_scratch *s,
+                const struct nb_gemm_job *job)
 {
     const int64_t cols = job->w->cols;
     struct source src = {.ops = ops, .head = job->packed};
@@ -173,15 +192,31 @@ static void run(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const 
         for (int64_t n = job->n0; n < job->n1; n += step) {
             int64_t rows = job->n1 - n < step ? job->n1 - n : step;
             for (int64_t r = 0; r < rows; r++) load_row(&src, n + r, 0, cols, s->rows + r * cols);
-            ops->dot(&(struct nb_dot){.x = job->x, .ldx = job->ldx, .m = job->m, .w = s->rows, .type = NB_F32,
-                                      .ldw = cols, .rows = rows, .k = cols, .y = job->y + n, .ldy = job->ldy});
+            ops->dot(&(struct nb_dot){.x = job->x,
+                                      .ldx = job->ldx,
+                                      .m = job->m,
+                                      .w = s->rows,
+                                      .type = NB_F32,
+                                      .ldw = cols,
+                                      .rows = rows,
+                                      .k = cols,
+                                      .y = job->y + n,
+                                      .ldy = job->ldy});
         }
         return;
     }
     struct nb_operand a = {.p = job->x, .type = NB_F32, .ld = job->ldx};
     struct nb_operand b = {.p = &src, .type = NB_F32, .load = load_row};
-    nb_block_run(ops, s, &(struct nb_block){.a = &a, .b = &b, .b0 = job->n0, .m = job->m, .n = job->n1 - job->n0,
-                                            .k = cols, .c = job->y + job->n0, .ldc = job->ldy, .bf16 = job->bf16});
+    nb_block_run(ops, s,
+                 &(struct nb_block){.a = &a,
+                                    .b = &b,
+                                    .b0 = job->n0,
+                                    .m = job->m,
+                                    .n = job->n1 - job->n0,
+                                    .k = cols,
+                                    .c = job->y + job->n0,
+                                    .ldc = job->ldy,
+                                    .bf16 = job->bf16});
 }
 
 const struct nb_gemm_kernel nb_gemm_qmat = {

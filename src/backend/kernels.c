@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * kernels.c - the table of weight kernels, fastest first. A new kernel is one file and one line here. */
+ * kernels.c - the table of weight kernels, fastest first. A new kernel is one file and one line
+ * here. */
 #include "backend/kernels.h"
 
 static const struct nb_gemm_kernel *const table[] = {

@@ -6,14 +6,15 @@
 
 #include "backend/internal.h"
 
-struct nb_gemm_job { /* y[i*ldy + n] = sum over k of x[i*ldx + k] * w[n][k], i in [0, m), n in [n0, n1) */
+/* y[i*ldy + n] = sum over k of x[i*ldx + k] * w[n][k], i in [0, m), n in [n0, n1) */
+struct nb_gemm_job {
     const struct nb_weight *w;
     const void *packed;
     const float *x;
     int64_t m, ldx;
     float *y;
     int64_t ldy;
-    bool bf16; /* products of bf16 pairs where a tile does the work */
+    bool bf16;      /* products of bf16 pairs where a tile does the work */
     int64_t n0, n1; /* at most NB_BLOCK_N apart */
 };
 
@@ -21,13 +22,15 @@ struct nb_gemm_kernel {
     const char *name;
     unsigned features; /* NB_CPU_* bits it needs */
     bool (*supports)(const struct nb_weight *w);
-    /* Bytes of the packed form; 0: runs on the weight as it is. False when the size does not fit. */
+    /* Bytes of the packed form; 0: runs on the weight as it is. False when the size does not
+     * fit. */
     bool (*packed_bytes)(const struct nb_weight *w, size_t *bytes);
     void (*pack)(const struct nb_weight *w, void *packed);
     int64_t m_step; /* rows of x per piece, 0: all (unpacking the weight is what costs) */
     int64_t n_step; /* rows of the weight per piece */
     /* One piece, on one thread. Must equal x dequant(w)^T within the bound of nb_tile_f32_fn. */
-    void (*run)(const struct nb_cpu_ops *ops, const struct nb_scratch *s, const struct nb_gemm_job *job);
+    void (*run)(const struct nb_cpu_ops *ops, const struct nb_scratch *s,
+                const struct nb_gemm_job *job);
 };
 
 /* First of the table that fits: fastest first, the generic ones last. NULL: none. */

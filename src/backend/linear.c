@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * linear.c - linears: choose a kernel and pack once, then cut each product into pieces for the pool. */
+ * linear.c - linears: choose a kernel and pack once, then cut each product into pieces for the
+ * pool. */
 #include <assert.h>
 #include <inttypes.h>
 #include <string.h>
@@ -24,16 +25,19 @@ static int pack(struct nb_linear *lin, const struct nb_weight *w, struct nb_err 
 {
     size_t bytes;
     if (!lin->kernel->packed_bytes(w, &bytes)) {
-        return nb_fail(err, NB_E_NOMEM, "%s: %" PRId64 " x %" PRId64 " is too large to pack", w->name, w->rows, w->cols);
+        return nb_fail(err, NB_E_NOMEM, "%s: %" PRId64 " x %" PRId64 " is too large to pack",
+                       w->name, w->rows, w->cols);
     }
     if (!bytes) return 0;
     lin->packed = nb_alloc(bytes, 1);
-    if (!lin->packed) return nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu packed bytes", w->name, bytes);
+    if (!lin->packed)
+        return nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu packed bytes", w->name, bytes);
     lin->kernel->pack(w, lin->packed);
     return 0;
 }
 
-int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w, struct nb_err *err)
+int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w,
+                   struct nb_err *err)
 {
     *lin = (struct nb_linear){.w = *w};
     lin->kernel = nb_gemm_kernel_find(w, be->features);
@@ -49,17 +53,20 @@ int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb
     return rc;
 }
 
-int nb_linear_init_f32(struct nb_linear *lin, struct nb_backend *be, const char *name, const float *w, int64_t rows,
-                       int64_t cols, const float *bias, struct nb_err *err)
+int nb_linear_init_f32(struct nb_linear *lin, struct nb_backend *be, const char *name,
+                       const struct nb_fmat *w, const float *bias, struct nb_err *err)
 {
-    struct nb_weight weight = {.name = name, .rows = rows, .cols = cols};
-    weight.dense = (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 2, .shape = {rows, cols}};
-    weight.dense.data.data = (const unsigned char *)w;
-    weight.dense.data.bytes = (size_t)(rows * cols) * sizeof *w;
+    assert(w->ld == w->cols);
+    struct nb_weight weight = {.name = name, .rows = w->rows, .cols = w->cols};
+    weight.dense =
+        (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 2, .shape = {w->rows, w->cols}};
+    weight.dense.data.data = (const unsigned char *)w->data;
+    weight.dense.data.bytes = (size_t)(w->rows * w->cols) * sizeof *w->data;
     if (bias) {
-        weight.bias = (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 1, .shape = {rows}};
+        weight.bias =
+            (struct nb_tensor){.name = name, .dtype = NB_F32, .rank = 1, .shape = {w->rows}};
         weight.bias.data.data = (const unsigned char *)bias;
-        weight.bias.data.bytes = (size_t)rows * sizeof *bias;
+        weight.bias.data.bytes = (size_t)w->rows * sizeof *bias;
     }
     return nb_linear_init(lin, be, &weight, err);
 }
@@ -90,8 +97,9 @@ struct run {
     int n;
 };
 
-/* Few rows of x: the weight is read once and its rows are cut; pieces hold about 64 K weights. Many rows: blocks
- * of m_step x n_step, an even number of them along m, which two or more threads share without a remainder. */
+/* Few rows of x: the weight is read once and its rows are cut; pieces hold about 64 K weights. Many
+ * rows: blocks of m_step x n_step, an even number of them along m, which two or more threads share
+ * without a remainder. */
 static void cut(struct product *p, int64_t m)
 {
     const struct nb_gemm_kernel *kernel = p->out.lin->kernel;
@@ -119,18 +127,25 @@ static void run_piece(void *ctx, size_t piece, int thread)
     int64_t at = (int64_t)(piece - p->first), mi = at % p->m_pieces, ni = at / p->m_pieces;
     int64_t m0 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi);
     int64_t m1 = nb_piece_start(run->m, ops->mr, p->m_pieces, mi + 1);
-    struct nb_gemm_job job = {.w = &lin->w, .packed = lin->packed, .x = run->x + m0 * run->ldx, .m = m1 - m0,
-                              .ldx = run->ldx, .y = p->out.y + m0 * p->out.ldy, .ldy = p->out.ldy, .bf16 = run->be->precision == NB_PRECISION_BF16,
+    struct nb_gemm_job job = {.w = &lin->w,
+                              .packed = lin->packed,
+                              .x = run->x + m0 * run->ldx,
+                              .m = m1 - m0,
+                              .ldx = run->ldx,
+                              .y = p->out.y + m0 * p->out.ldy,
+                              .ldy = p->out.ldy,
+                              .bf16 = run->be->precision == NB_PRECISION_BF16,
                               .n0 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni),
                               .n1 = nb_piece_start(lin->w.rows, ops->nr, p->n_pieces, ni + 1)};
     if (job.m <= 0 || job.n1 <= job.n0) return;
     lin->kernel->run(ops, &run->be->scratch[thread], &job);
     if (!lin->bias) return;
-    for (int64_t r = 0; r < job.m; r++) ops->add(job.y + r * job.ldy + job.n0, lin->bias + job.n0, job.n1 - job.n0);
+    for (int64_t r = 0; r < job.m; r++)
+        ops->add(job.y + r * job.ldy + job.n0, lin->bias + job.n0, job.n1 - job.n0);
 }
 
-void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int n, const float *x, int64_t m,
-                    int64_t ldx)
+void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int n, const float *x,
+                    int64_t m, int64_t ldx)
 {
     assert(n > 0 && n <= NB_MAX_LINEAR_OUTS);
     struct run run = {.be = be, .x = x, .m = m, .ldx = ldx, .n = n};
@@ -147,8 +162,8 @@ void nb_linears_run(struct nb_backend *be, const struct nb_linear_out *outs, int
     if (m > 0) nb_pool_run(nb_backend_pool_for(be, macs), pieces, run_piece, &run);
 }
 
-void nb_linear_run(struct nb_backend *be, const struct nb_linear *lin, const float *x, int64_t m, int64_t ldx,
-                   float *y, int64_t ldy)
+void nb_linear_run(struct nb_backend *be, const struct nb_linear_out *out, const float *x,
+                   int64_t m, int64_t ldx)
 {
-    nb_linears_run(be, &(struct nb_linear_out){.lin = lin, .y = y, .ldy = ldy}, 1, x, m, ldx);
+    nb_linears_run(be, out, 1, x, m, ldx);
 }

@@ -2,8 +2,8 @@
  *
  * selfcheck.c - integer-valued products have one right answer in f32, so any wrong bit shows.
  *
- * Guards against what tests on the build machine cannot see: an emulator or hypervisor that reports an
- * instruction set and executes it wrongly, a miscompiled level, a broken machine. */
+ * Guards against what tests on the build machine cannot see: an emulator or hypervisor that reports
+ * an instruction set and executes it wrongly, a miscompiled level, a broken machine. */
 #include "backend/selfcheck.h"
 
 #include <math.h>
@@ -23,8 +23,9 @@ static int entry(int i, int j, int seed)
 static bool product_is_right(struct nb_backend *be, struct work *t, int m)
 {
     struct nb_linear lin;
-    if (nb_linear_init_f32(&lin, be, "self-check", t->w, N, K, NULL, NULL)) return false;
-    nb_linear_run(be, &lin, t->x, m, K, t->y, N);
+    const struct nb_fmat w = {.data = t->w, .rows = N, .cols = K, .ld = K};
+    if (nb_linear_init_f32(&lin, be, "self-check", &w, NULL, NULL)) return false;
+    nb_linear_run(be, &(struct nb_linear_out){.lin = &lin, .y = t->y, .ldy = N}, t->x, m, K);
     nb_linear_release(&lin);
     for (int i = 0; i < m; i++) {
         for (int n = 0; n < N; n++) {
@@ -34,6 +35,16 @@ static bool product_is_right(struct nb_backend *be, struct work *t, int m)
         }
     }
     return true;
+}
+
+/* Small integers are exact in bf16 too. */
+static bool bf16_is_right(struct nb_backend *be, struct work *t)
+{
+    if (!nb_backend_has_bf16(be)) return true;
+    enum nb_precision before = nb_backend_set_precision(be, NB_PRECISION_BF16);
+    bool right = product_is_right(be, t, M);
+    nb_backend_set_precision(be, before);
+    return right;
 }
 
 static bool syrk_is_right(struct nb_backend *be, struct work *t)
@@ -90,12 +101,14 @@ int nb_backend_selfcheck(struct nb_backend *be, struct nb_err *err)
     for (int i = 0; i < N * K; i++) t->w[i] = (float)entry(i / K, i % K, 2);
     const char *wrong = !product_is_right(be, t, M)   ? "the f32 product"
                         : !product_is_right(be, t, 3) ? "the dot product"
+                        : !bf16_is_right(be, t)       ? "the bf16 product"
                         : !syrk_is_right(be, t)       ? "the Hessian update"
                         : !cholesky_is_right(be, t)   ? "the Cholesky factorization"
                         : !exp_is_right(be, t)        ? "the exponential"
                                                       : NULL;
     nb_free(t);
     if (!wrong) return 0;
-    nb_fail(err, NB_E_NUMERIC, "%s of CPU level '%s' gives wrong results on this machine", wrong, be->ops.tile_name);
+    nb_fail(err, NB_E_NUMERIC, "%s of CPU level '%s' gives wrong results on this machine", wrong,
+            be->ops.tile_name);
     return nb_err_hint(err, "set NB_CPU=generic to use plain code");
 }

@@ -118,7 +118,7 @@ int nb_signals_caught(void); /* number of the signal, or 0 */
 struct nb_lm;
 void nb_cli_warn_vocabulary(struct nb_cli *cli, const struct nb_lm *lm);
 
-/* A file, or standard input when path is NULL or "-". *data: nb_free; a NUL follows, not counted. */
+/* A text file or bundled text (data/data.h), or standard input when path is NULL or "-". *data: nb_free; a NUL follows, not counted. */
 int nb_cli_read(const char *path, char **data, size_t *bytes, struct nb_err *err);
 
 #endif

@@ -16,6 +16,8 @@
 #include "eval/eval.h"
 #include "nibble/version.h"
 
+enum { MAX_WINDOW = 2048 }; /* of protocol windows, unless asked for */
+
 struct eval_options {
     int task, protocol;
     const char *text, *against, *gate, *dump_logits;
@@ -52,6 +54,8 @@ struct evaluation {
     struct nb_lm *lm, *base;              /* base NULL: not paired */
     const struct nb_tokenizer *tokenizer; /* of lm, or else of base */
     struct nb_tolerance tolerance;
+    char *text; /* when the protocol needs all of it; owned */
+    size_t bytes;
     struct nb_eval_plan plan;
     struct nb_eval_result result;
 };
@@ -83,68 +87,59 @@ static int load_models(struct evaluation *e, struct nb_err *err)
     return 0;
 }
 
-static int make_plan(struct evaluation *e, const char *text, size_t bytes,
-                     const struct nb_tokenizer *tok, struct nb_eval_plan *plan, struct nb_err *err)
-{
-    struct nb_eval_request q = {.protocol = (enum nb_eval_protocol)e->o->protocol,
-                                .text = text,
-                                .bytes = bytes,
-                                .window = e->o->window,
-                                .stride = e->o->stride,
-                                .limit = e->o->limit,
-                                .context = e->lm->model->arch.max_position,
-                                .prefix_id = nb_lm_prefix_id(e->lm, tok)};
-    int rc = nb_eval_plan_make(plan, &q, tok, err);
-    return rc ? nb_err_prefix(err, "%s", e->o->text) : 0;
-}
-
-/* The bundled text: protocol windows only, it is no WikiText. */
-static int plan_bundled(struct evaluation *e, struct nb_err *err)
+/* Protocol windows reads its text as the gate of a quantization run does: files, folders, bundled texts. */
+static int plan_windows(const struct evaluation *e, const struct nb_tokenizer *tok,
+                        struct nb_eval_plan *plan, struct nb_err *err)
 {
     int64_t context = e->lm->model->arch.max_position;
-    int64_t window = e->o->window ? e->o->window : context < 2048 ? context : 2048;
+    int64_t window = e->o->window ? e->o->window : context < MAX_WINDOW ? context : MAX_WINDOW;
     struct nb_windows w = {0};
-    if (e->o->protocol != NB_EVAL_WINDOWS || e->o->stride) {
-        return nb_fail(err, NB_E_USAGE, "the text is missing: give it with --text FILE");
-    }
-    int rc = nb_eval_text_load(&w, NULL, window, e->o->limit, e->tokenizer, err);
-    if (!rc) rc = nb_eval_plan_windows(&e->plan, &w, err);
+    int rc = nb_eval_text_load(&w, e->o->text, window, e->o->limit, tok, err);
+    if (!rc) rc = nb_eval_plan_windows(plan, &w, err);
     nb_windows_release(&w);
     return rc;
 }
 
+static int make_plan(struct evaluation *e, const struct nb_tokenizer *tok,
+                     struct nb_eval_plan *plan, struct nb_err *err)
+{
+    const struct eval_options *o = e->o;
+    bool piped = o->text && strcmp(o->text, "-") == 0;
+    if (o->protocol == NB_EVAL_WINDOWS && !o->stride && !piped)
+        return plan_windows(e, tok, plan, err);
+    if (!o->text) return nb_fail(err, NB_E_USAGE, "the text is missing: give it with --text FILE");
+    int rc = e->text ? 0 : nb_cli_read(o->text, &e->text, &e->bytes, err);
+    if (rc) return rc;
+    struct nb_eval_request q = {.protocol = (enum nb_eval_protocol)o->protocol,
+                                .text = e->text,
+                                .bytes = e->bytes,
+                                .window = o->window,
+                                .stride = o->stride,
+                                .limit = o->limit,
+                                .context = e->lm->model->arch.max_position,
+                                .prefix_id = nb_lm_prefix_id(e->lm, tok)};
+    rc = nb_eval_plan_make(plan, &q, tok, err);
+    return rc ? nb_err_prefix(err, "%s", piped ? "standard input" : o->text) : 0;
+}
+
 /* Re-saved tokenizers differ in bytes but not in ids; other ids would make the pairing meaningless. */
-static int check_same_ids(struct evaluation *e, const char *text, size_t bytes, struct nb_err *err)
+static int check_same_ids(struct evaluation *e, struct nb_err *err)
 {
     const struct nb_tokenizer *other = e->base ? e->base->tokenizer : NULL;
     if (!other || other == e->tokenizer) return 0;
     if (strcmp(nb_tokenizer_sha256(other), nb_tokenizer_sha256(e->tokenizer)) == 0) return 0;
     struct nb_eval_plan plan;
-    int rc = make_plan(e, text, bytes, other, &plan, err);
+    int rc = make_plan(e, other, &plan, err);
     if (rc) return rc;
     int64_t i = 0;
     while (i < plan.n_ids && i < e->plan.n_ids && plan.ids[i] == e->plan.ids[i]) i++;
     if (i < plan.n_ids || i < e->plan.n_ids) {
         rc = nb_fail(err, NB_E_SPEC,
                      "the models cannot be compared: their tokenizers disagree from token %" PRId64
-                     " on",
+                     " of the text on",
                      i);
     }
     nb_eval_plan_release(&plan);
-    return rc;
-}
-
-static int plan_text(struct evaluation *e, struct nb_err *err)
-{
-    if (!e->o->text) return plan_bundled(e, err);
-    char *text;
-    size_t bytes;
-    int rc = nb_cli_read(e->o->text, &text, &bytes, err);
-    if (rc) return rc;
-    if (bytes == 0) rc = nb_fail(err, NB_E_FORMAT, "%s: the text is empty", e->o->text);
-    if (!rc) rc = make_plan(e, text, bytes, e->tokenizer, &e->plan, err);
-    if (!rc) rc = check_same_ids(e, text, bytes, err);
-    nb_free(text);
     return rc;
 }
 
@@ -247,7 +242,8 @@ static void print(const struct evaluation *e)
 static int evaluate(struct evaluation *e, struct nb_err *err)
 {
     int rc = load_models(e, err);
-    if (!rc) rc = plan_text(e, err);
+    if (!rc) rc = make_plan(e, e->tokenizer, &e->plan, err);
+    if (!rc) rc = check_same_ids(e, err);
     if (rc) return rc;
     warn_context(e);
     if (e->o->dump_logits) {
@@ -279,6 +275,7 @@ static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
     if (e.o->gate) rc = nb_tolerance_parse(e.o->gate, &e.tolerance, err);
     if (!rc) rc = evaluate(&e, err);
     nb_eval_plan_release(&e.plan);
+    nb_free(e.text);
     nb_lm_close(e.base);
     nb_lm_close(e.lm);
     nb_runtime_release(&e.rt);

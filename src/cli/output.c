@@ -5,12 +5,13 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "api/api.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "cli/cli.h"
+#include "data/data.h"
 
 int nb_cli_emit(struct nb_cli *cli, json_t *obj, struct nb_err *err)
 {
@@ -119,7 +120,6 @@ static int read_stdin(size_t max_bytes, char **data, size_t *bytes, struct nb_er
 
 int nb_cli_read(const char *path, char **data, size_t *bytes, struct nb_err *err)
 {
-    const size_t max_bytes = (size_t)1 << 32;
-    if (!path || (path[0] == '-' && !path[1])) return read_stdin(max_bytes, data, bytes, err);
-    return nb_file_read(path, max_bytes, data, bytes, err);
+    if (!path || strcmp(path, "-") == 0) return read_stdin((size_t)1 << 32, data, bytes, err);
+    return nb_text_read(path, data, bytes, err);
 }

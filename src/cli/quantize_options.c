@@ -136,13 +136,14 @@ static int apply_config(struct nb_quantize_plan *p, const char *path, struct nb_
 
 static void apply_words(struct nb_quantize_opts *q, const struct nb_quantize_words *w)
 {
-    static const enum nb_act_order orders[] = {NB_ORDER_AUTO, NB_ORDER_NONE, NB_ORDER_STATIC,
-                                               NB_ORDER_GROUP, NB_ORDER_DYNAMIC};
+    static const enum nb_act_order orders[] = {NB_ORDER_AUTO,  NB_ORDER_NONE,    NB_ORDER_STATIC,
+                                               NB_ORDER_GROUP, NB_ORDER_PIVOTED, NB_ORDER_DYNAMIC};
     q->out_dir = w->out;
     if (w->method) q->method = w->method;
     if (w->effort) q->effort = w->effort;
     if (w->format) q->format = w->format;
     if (w->clip) q->clip = w->clip;
+    if (w->precision) q->precision = w->precision;
     if (w->bits) q->bits = (int)w->bits;
     if (w->group) q->group = w->group;
     if (w->sym || w->asym) q->sym = w->sym;

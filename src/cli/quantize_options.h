@@ -8,7 +8,8 @@
 #include "pipeline/pipeline.h"
 
 struct nb_quantize_words { /* as typed */
-    const char *out, *method, *effort, *scheme, *format, *clip, *config, *eval_text, *gate;
+    const char *out, *method, *effort, *scheme, *format, *clip, *precision, *config, *eval_text,
+        *gate;
     int64_t bits, group, samples, seqlen, seed;
     double damp, gptaq;
     int order;

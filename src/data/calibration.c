@@ -2,9 +2,9 @@
  *
  * calibration.c - several weighted sources become one seeded set of token windows.
  *
- * Each source's tokens are cut into disjoint windows behind a random start; shares follow the weights,
- * a source that has too few windows gives the rest to the others. The chosen windows are shuffled, so that
- * any prefix of them is a fair sample too. */
+ * Each source's tokens are cut into disjoint windows behind a random start; shares follow the
+ * weights, a source that has too few windows gives the rest to the others. The chosen windows are
+ * shuffled, so that any prefix of them is a fair sample too. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -44,7 +44,8 @@ static int read_bundled(struct mix *mix, const struct nb_tokenizer *tok, struct 
     for (const struct nb_embedded *f = nb_embedded_files; f->name && !rc; f++) {
         if (strncmp(f->name, folder, sizeof folder - 1) != 0) continue;
         struct source *s = &mix->sources[strcmp(f->name, novel) != 0];
-        rc = nb_read_text(f->name, (const char *)f->data, f->bytes, tok, hash, &s->ids, err);
+        struct nb_reading reading = {tok, hash, &s->ids};
+        rc = nb_read_text(&reading, f->name, (const char *)f->data, f->bytes, err);
     }
     return rc;
 }
@@ -69,7 +70,8 @@ static int read_sources(struct mix *mix, const struct nb_calib_opts *opts,
             progress,
             &(struct nb_progress_event){
                 .phase = "read", .item = s->name, .done = i, .total = mix->n, .loss = -1});
-        int rc = nb_read_source(s->name, tok, hash, &s->ids, err);
+        struct nb_reading reading = {tok, hash, &s->ids};
+        int rc = nb_read_source(&reading, s->name, err);
         if (rc) return rc;
         if (s->ids.n == 0)
             return nb_fail(err, NB_E_FORMAT, "%s: the calibration text is empty", s->name);
@@ -79,7 +81,7 @@ static int read_sources(struct mix *mix, const struct nb_calib_opts *opts,
 
 /* ---- shares ---- */
 
-/* How many windows each source gives: by weight, at most what it has. A round hands out the windows still
+/* How many windows each source gives: by weight, at most what it has. A round hands out the windows
  * wanted among sources that still have some; each round fills at least one of them or ends. */
 static int64_t share_out(struct mix *mix, int64_t wanted)
 {

@@ -50,11 +50,12 @@ static bool ends_with(const char *s, const char *suffix)
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
-int nb_read_text(const char *name, const char *text, size_t bytes, const struct nb_tokenizer *tok,
-                 struct nb_sha256 *hash, struct nb_ids *ids, struct nb_err *err)
+int nb_read_text(const struct nb_reading *r, const char *name, const char *text, size_t bytes,
+                 struct nb_err *err)
 {
-    nb_sha256_add(hash, text, bytes);
-    if (nb_tokenizer_encode(tok, text, bytes, 0, ids, err)) return nb_err_prefix(err, "%s", name);
+    nb_sha256_add(r->hash, text, bytes);
+    if (nb_tokenizer_encode(r->tok, text, bytes, 0, r->ids, err))
+        return nb_err_prefix(err, "%s", name);
     return 0;
 }
 
@@ -89,8 +90,8 @@ static int row_text(const json_t *row, struct nb_strbuf *out, const char *what, 
                    what, nb_json_type_name(row));
 }
 
-static int read_row(const char *what, const char *line, size_t n, const struct nb_tokenizer *tok,
-                    struct nb_ids *ids, struct nb_err *err)
+static int read_row(const struct nb_reading *r, const char *what, const char *line, size_t n,
+                    struct nb_err *err)
 {
     json_t *row = nb_json_parse(line, n, ROW_DEPTH, what, err);
     if (!row) return err ? err->status : NB_E_FORMAT;
@@ -100,7 +101,7 @@ static int read_row(const char *what, const char *line, size_t n, const struct n
     if (!rc && text.len) {
         nb_strbuf_puts(&text, "\n\n");
         if (text.failed) rc = nb_fail(err, NB_E_NOMEM, "%s: no memory for the row", what);
-        else if (nb_tokenizer_encode(tok, text.data, text.len, 0, ids, err)) {
+        else if (nb_tokenizer_encode(r->tok, text.data, text.len, 0, r->ids, err)) {
             rc = nb_err_prefix(err, "%s", what);
         }
     }
@@ -117,8 +118,8 @@ static bool is_blank(const char *s, size_t n)
     return true;
 }
 
-static int read_rows(const char *path, const char *data, size_t bytes,
-                     const struct nb_tokenizer *tok, struct nb_ids *ids, struct nb_err *err)
+static int read_rows(const struct nb_reading *r, const char *path, const char *data, size_t bytes,
+                     struct nb_err *err)
 {
     struct nb_strbuf what;
     nb_strbuf_init(&what);
@@ -131,7 +132,7 @@ static int read_rows(const char *path, const char *data, size_t bytes,
         if (!is_blank(data + at, n)) {
             nb_strbuf_reset(&what);
             nb_strbuf_printf(&what, "%s line %zu", path, number);
-            rc = read_row(nb_strbuf_cstr(&what), data + at, n, tok, ids, err);
+            rc = read_row(r, nb_strbuf_cstr(&what), data + at, n, err);
         }
         at += n + 1;
     }
@@ -141,25 +142,23 @@ static int read_rows(const char *path, const char *data, size_t bytes,
 
 /* ---- files and folders ---- */
 
-static int read_file(const char *path, const struct nb_tokenizer *tok, struct nb_sha256 *hash,
-                     struct nb_ids *ids, struct nb_err *err)
+static int read_file(const struct nb_reading *r, const char *path, struct nb_err *err)
 {
     char *data;
     size_t bytes;
     int rc = nb_text_read(path, &data, &bytes, err);
     if (rc) return rc;
     if (ends_with(path, ".jsonl")) {
-        nb_sha256_add(hash, data, bytes);
-        rc = read_rows(path, data, bytes, tok, ids, err);
+        nb_sha256_add(r->hash, data, bytes);
+        rc = read_rows(r, path, data, bytes, err);
     } else {
-        rc = nb_read_text(path, data, bytes, tok, hash, ids, err);
+        rc = nb_read_text(r, path, data, bytes, err);
     }
     nb_free(data);
     return rc;
 }
 
-static int read_folder(const char *path, const struct nb_tokenizer *tok, struct nb_sha256 *hash,
-                       struct nb_ids *ids, struct nb_err *err)
+static int read_folder(const struct nb_reading *r, const char *path, struct nb_err *err)
 {
     char **names;
     size_t n, n_read = 0;
@@ -168,7 +167,7 @@ static int read_folder(const char *path, const struct nb_tokenizer *tok, struct 
     for (size_t i = 0; i < n && !rc; i++) {
         if (!ends_with(names[i], ".txt") && !ends_with(names[i], ".jsonl")) continue;
         char *file = nb_path_join(path, names[i]);
-        rc = read_file(file, tok, hash, ids, err);
+        rc = read_file(r, file, err);
         nb_free(file);
         n_read++;
     }
@@ -179,9 +178,8 @@ static int read_folder(const char *path, const struct nb_tokenizer *tok, struct 
     return rc;
 }
 
-int nb_read_source(const char *path, const struct nb_tokenizer *tok, struct nb_sha256 *hash,
-                   struct nb_ids *ids, struct nb_err *err)
+int nb_read_source(const struct nb_reading *r, const char *path, struct nb_err *err)
 {
-    if (nb_path_is_dir(path)) return read_folder(path, tok, hash, ids, err);
-    return read_file(path, tok, hash, ids, err);
+    if (nb_path_is_dir(path)) return read_folder(r, path, err);
+    return read_file(r, path, err);
 }

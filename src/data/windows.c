@@ -73,14 +73,15 @@ int nb_eval_text_load(struct nb_windows *out, const char *path, int64_t window, 
     struct nb_sha256 hash;
     char text_sha256[NB_SHA256_HEX];
     nb_sha256_init(&hash);
+    struct nb_reading reading = {tok, &hash, &ids};
     const char *name = path ? path : "evaluation/the-time-machine.txt";
     int rc;
     if (path) {
-        rc = nb_read_source(path, tok, &hash, &ids, err);
+        rc = nb_read_source(&reading, path, err);
     } else {
         size_t bytes;
         const char *text = nb_bundled_text(name, &bytes);
-        rc = text ? nb_read_text(name, text, bytes, tok, &hash, &ids, err)
+        rc = text ? nb_read_text(&reading, name, text, bytes, err)
                   : nb_fail(err, NB_E_NOTFOUND, "%s: this build bundles no such text", name);
     }
     nb_sha256_finish(&hash, text_sha256);

@@ -23,7 +23,8 @@ static int load_head(struct nb_engine *e, const struct nb_model *model, struct n
         rc = nb_model_head(model, &w.dense, err);
     } else {
         char path[NB_NAME_MAX]; /* a head may be quantized, so it is asked for as a module */
-        snprintf(path, sizeof path, "%.*s", (int)(strlen(a->head_name) - strlen(".weight")), a->head_name);
+        snprintf(path, sizeof path, "%.*s", (int)(strlen(a->head_name) - strlen(".weight")),
+                 a->head_name);
         rc = nb_model_module(model, path, a->vocab_size, a->hidden_size, &arena, &w, err);
     }
     if (!rc) rc = nb_linear_init(&e->head, e->be, &w, err);
@@ -39,12 +40,15 @@ static int load(struct nb_engine *e, const struct nb_model *model, struct nb_err
     if (!rc) rc = load_head(e, model, err);
     if (rc) return rc;
     e->layers = nb_calloc((size_t)a->n_layers, sizeof(struct nb_layer *));
-    if (!e->layers) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
-    for (int64_t l = 0; l < a->n_layers && !rc; l++) rc = nb_layer_load(&e->layers[l], model, l, e->be, err);
+    if (!e->layers)
+        return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
+    for (int64_t l = 0; l < a->n_layers && !rc; l++)
+        rc = nb_layer_load(&e->layers[l], model, l, e->be, err);
     return rc;
 }
 
-int nb_engine_new(struct nb_engine **out, const struct nb_model *model, struct nb_backend *be, struct nb_err *err)
+int nb_engine_new(struct nb_engine **out, const struct nb_model *model, struct nb_backend *be,
+                  struct nb_err *err)
 {
     struct nb_engine *e = nb_xalloc(sizeof *e);
     e->arch = &model->arch;
@@ -82,33 +86,36 @@ struct nb_backend *nb_engine_backend(const struct nb_engine *e)
 
 /* ---- embedding ---- */
 
-static int embed(const struct nb_arch *arch, const struct nb_tensor *table, const int32_t *ids, int64_t n, float *h,
-                 struct nb_err *err)
+static int embed(const struct nb_arch *arch, const struct nb_tensor *table, const int32_t *ids,
+                 int64_t n, float *h, struct nb_err *err)
 {
     const int64_t d = arch->hidden_size;
     const size_t row_bytes = (size_t)d * (size_t)nb_dtype_bits(table->dtype) / 8;
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= arch->vocab_size) {
-            return nb_fail(err, NB_E_FORMAT, "token %" PRId64 " has id %" PRId32 ", the vocabulary ends at %" PRId64, i,
-                           ids[i], arch->vocab_size - 1);
+            return nb_fail(err, NB_E_FORMAT,
+                           "token %" PRId64 " has id %" PRId32 ", the vocabulary ends at %" PRId64,
+                           i, ids[i], arch->vocab_size - 1);
         }
     }
     for (int64_t i = 0; i < n; i++) {
-        if (!nb_to_f32(h + i * d, table->data.data + (size_t)ids[i] * row_bytes, table->dtype, (size_t)d)) {
-            return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", arch->embed_name,
-                           nb_dtype_name(table->dtype));
+        if (!nb_to_f32(h + i * d, table->data.data + (size_t)ids[i] * row_bytes, table->dtype,
+                       (size_t)d)) {
+            return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16",
+                           arch->embed_name, nb_dtype_name(table->dtype));
         }
     }
     return 0;
 }
 
-int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h, struct nb_err *err)
+int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h,
+                    struct nb_err *err)
 {
     return embed(e->arch, &e->embed, ids, n, h, err);
 }
 
-int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids, int64_t n, float *h,
-                   struct nb_err *err)
+int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids,
+                   int64_t n, float *h, struct nb_err *err)
 {
     struct nb_tensor table;
     (void)be;
@@ -118,7 +125,8 @@ int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const in
 
 /* ---- whole sequences ---- */
 
-/* Two inputs, the scratch of a pass, keys and values: what a sequence of t tokens needs beside h. */
+/* Two inputs, the scratch of a pass, keys and values: what a sequence of t tokens needs beside
+ * h. */
 static int reserve(struct nb_engine *e, int64_t t, struct nb_err *err)
 {
     int rc = nb_rope_table_reserve(&e->rope, e->arch, t, err);
@@ -126,12 +134,15 @@ static int reserve(struct nb_engine *e, int64_t t, struct nb_err *err)
     nb_rope_table_fill(&e->rope, e->arch, 0, t, t);
     if (t <= e->buffer_tokens) return 0;
     const struct nb_arch *a = e->arch;
-    int64_t per_token = 2 * nb_pass_width(a) + nb_pass_scratch_floats(a) + 2 * a->n_kv_heads * a->head_dim;
+    int64_t per_token =
+        2 * nb_pass_width(a) + nb_pass_scratch_floats(a) + 2 * a->n_kv_heads * a->head_dim;
     size_t floats;
     nb_free(e->buffer);
     e->buffer_tokens = 0;
-    e->buffer = nb_mul((size_t)t, (size_t)per_token, &floats) ? nb_alloc(floats, sizeof *e->buffer) : NULL;
-    if (!e->buffer) return nb_fail(err, NB_E_NOMEM, "no memory for a sequence of %" PRId64 " tokens", t);
+    e->buffer =
+        nb_mul((size_t)t, (size_t)per_token, &floats) ? nb_alloc(floats, sizeof *e->buffer) : NULL;
+    if (!e->buffer)
+        return nb_fail(err, NB_E_NOMEM, "no memory for a sequence of %" PRId64 " tokens", t);
     e->buffer_tokens = t;
     return 0;
 }
@@ -145,7 +156,15 @@ void nb_engine_layer(struct nb_layer *l, const struct nb_pass *p, float *h, floa
     nb_layer_pass_finish(l, p, h, y);
 }
 
-int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *hidden, struct nb_err *err)
+void nb_engine_norm(struct nb_engine *e, float *h, int64_t n)
+{
+    const struct nb_norm norm = {
+        .weight = e->norm, .d = e->arch->hidden_size, .eps = e->arch->rms_norm_eps};
+    nb_rmsnorm(e->be, &norm, h, h, n);
+}
+
+int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *hidden,
+                     struct nb_err *err)
 {
     const struct nb_arch *a = e->arch;
     if (n <= 0) return 0;
@@ -158,11 +177,12 @@ int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *
     p.v = p.k + n * kv;
     p.scratch = p.v + n * kv;
     for (int64_t l = 0; l < a->n_layers; l++) nb_engine_layer(e->layers[l], &p, hidden, x, y);
-    nb_rmsnorm(e->be, hidden, hidden, e->norm, n, a->hidden_size, a->rms_norm_eps);
+    nb_engine_norm(e, hidden, n);
     return 0;
 }
 
 void nb_engine_logits(struct nb_engine *e, const float *hidden, int64_t m, float *logits)
 {
-    nb_linear_run(e->be, &e->head, hidden, m, e->arch->hidden_size, logits, e->arch->vocab_size);
+    const struct nb_linear_out out = {.lin = &e->head, .y = logits, .ldy = e->arch->vocab_size};
+    nb_linear_run(e->be, &out, hidden, m, e->arch->hidden_size);
 }

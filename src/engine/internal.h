@@ -20,7 +20,9 @@ struct nb_engine {
     int64_t buffer_tokens;
 };
 
-int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h, struct nb_err *err);
+int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h,
+                    struct nb_err *err);
+void nb_engine_norm(struct nb_engine *e, float *h, int64_t n); /* the final norm, in place */
 /* One layer: h is updated; x and y hold inputs, nb_pass_width per token each. */
 void nb_engine_layer(struct nb_layer *l, const struct nb_pass *p, float *h, float *x, float *y);
 

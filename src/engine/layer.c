@@ -2,8 +2,8 @@
  *
  * layer.c - a decoder layer: loading it, replacing parts of it, and its four inputs in order.
  *
- * Whole-model runs, sessions and the quantization pipeline all go through nb_layer_pass, one sequence at a
- * time, so their results are the same bits when the weights are the same. */
+ * Whole-model runs, sessions and the quantization pipeline all go through nb_layer_pass, one
+ * sequence at a time, so their results are the same bits when the weights are the same. */
 #include "engine/layer.h"
 
 #include <assert.h>
@@ -39,25 +39,27 @@ int64_t nb_pass_scratch_floats(const struct nb_arch *arch)
 
 /* ---- loading ---- */
 
-int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n, struct nb_err *err)
+int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n,
+                    struct nb_err *err)
 {
     struct nb_tensor t;
     int rc = nb_model_tensor(model, name, &t, err);
     if (rc) return rc;
     if (nb_tensor_count(&t) != n) {
-        return nb_fail(err, NB_E_FORMAT, "tensor '%s' has %" PRId64 " values, expected %" PRId64, name,
-                       nb_tensor_count(&t), n);
+        return nb_fail(err, NB_E_FORMAT, "tensor '%s' has %" PRId64 " values, expected %" PRId64,
+                       name, nb_tensor_count(&t), n);
     }
     *out = nb_alloc((size_t)n, sizeof **out);
     if (!*out) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", name);
     if (nb_to_f32(*out, t.data.data, t.dtype, (size_t)n)) return 0;
     nb_free(*out);
     *out = NULL;
-    return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", name, nb_dtype_name(t.dtype));
+    return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", name,
+                   nb_dtype_name(t.dtype));
 }
 
-int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name, int64_t n,
-                    struct nb_err *err)
+int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name,
+                    int64_t n, struct nb_err *err)
 {
     char full[NB_NAME_MAX * 2];
     nb_arch_name(&model->arch, index, name, full);
@@ -67,8 +69,10 @@ int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, co
 static int load_norms(struct nb_layer *l, const struct nb_model *model, struct nb_err *err)
 {
     const struct nb_arch *a = l->arch;
-    int rc = nb_layer_vector(&l->attn_norm, model, l->index, a->attn_norm_name, a->hidden_size, err);
-    if (!rc) rc = nb_layer_vector(&l->mlp_norm, model, l->index, a->mlp_norm_name, a->hidden_size, err);
+    int rc =
+        nb_layer_vector(&l->attn_norm, model, l->index, a->attn_norm_name, a->hidden_size, err);
+    if (!rc)
+        rc = nb_layer_vector(&l->mlp_norm, model, l->index, a->mlp_norm_name, a->hidden_size, err);
     if (rc || !a->qk_norm) return rc;
     rc = nb_layer_vector(&l->q_norm, model, l->index, a->q_norm_name, a->head_dim, err);
     if (!rc) rc = nb_layer_vector(&l->k_norm, model, l->index, a->k_norm_name, a->head_dim, err);
@@ -92,8 +96,8 @@ static int load_linears(struct nb_layer *l, const struct nb_model *model, struct
     return rc;
 }
 
-int nb_layer_load(struct nb_layer **out, const struct nb_model *model, int64_t index, struct nb_backend *be,
-                  struct nb_err *err)
+int nb_layer_load(struct nb_layer **out, const struct nb_model *model, int64_t index,
+                  struct nb_backend *be, struct nb_err *err)
 {
     struct nb_layer *l = nb_xalloc(sizeof *l);
     l->arch = &model->arch;
@@ -122,11 +126,14 @@ void nb_layer_free(struct nb_layer *l)
     nb_free(l);
 }
 
-int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bias, struct nb_err *err)
+int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bias,
+                     struct nb_err *err)
 {
     const struct nb_arch_linear *lin = &l->arch->linears[i];
     struct nb_linear fresh;
-    int rc = nb_linear_init_f32(&fresh, l->be, lin->name, w, lin->rows, lin->cols, bias, err);
+    const struct nb_fmat matrix = {
+        .data = (float *)w, .rows = lin->rows, .cols = lin->cols, .ld = lin->cols};
+    int rc = nb_linear_init_f32(&fresh, l->be, lin->name, &matrix, bias, err);
     if (rc) return rc;
     nb_linear_release(&l->linears[i]);
     l->linears[i] = fresh;
@@ -159,16 +166,37 @@ static void attend(struct nb_layer *l, const struct nb_pass *p, const float *x, 
     };
     nb_linears_run(l->be, outs, 3, x, p->t, a->hidden_size);
     if (a->qk_norm) {
-        nb_rmsnorm(l->be, q, q, l->q_norm, p->t * a->n_heads, d, a->rms_norm_eps);
-        nb_rmsnorm(l->be, k, k, l->k_norm, p->t * a->n_kv_heads, d, a->rms_norm_eps);
+        nb_rmsnorm(l->be, &(struct nb_norm){l->q_norm, d, a->rms_norm_eps}, q, q,
+                   p->t * a->n_heads);
+        nb_rmsnorm(l->be, &(struct nb_norm){l->k_norm, d, a->rms_norm_eps}, k, k,
+                   p->t * a->n_kv_heads);
     }
-    nb_rope_apply(l->be, q, p->t, q_width, a->n_heads, d, p->cos_t, p->sin_t);
-    nb_rope_apply(l->be, k, p->t, kv_width, a->n_kv_heads, d, p->cos_t, p->sin_t);
-    nb_attention_run(l->be, &(struct nb_attention){
-                                .q = q, .k = p->k, .v = p->v, .out = y, .n_q = p->t, .n_kv = p->past + p->t,
-                                .ldq = q_width, .ldkv = kv_width, .ldo = q_width, .n_heads = a->n_heads,
-                                .n_kv_heads = a->n_kv_heads, .head_dim = d, .window = a->window[l->index],
-                                .scale = 1.0f / sqrtf((float)d)});
+    struct nb_rope_rows rows = {.x = q,
+                                .m = p->t,
+                                .ldx = q_width,
+                                .n_heads = a->n_heads,
+                                .head_dim = d,
+                                .cos_t = p->cos_t,
+                                .sin_t = p->sin_t};
+    nb_rope_apply(l->be, &rows);
+    rows.x = k;
+    rows.ldx = kv_width;
+    rows.n_heads = a->n_kv_heads;
+    nb_rope_apply(l->be, &rows);
+    nb_attention_run(l->be, &(struct nb_attention){.q = q,
+                                                   .k = p->k,
+                                                   .v = p->v,
+                                                   .out = y,
+                                                   .n_q = p->t,
+                                                   .n_kv = p->past + p->t,
+                                                   .ldq = q_width,
+                                                   .ldkv = kv_width,
+                                                   .ldo = q_width,
+                                                   .n_heads = a->n_heads,
+                                                   .n_kv_heads = a->n_kv_heads,
+                                                   .head_dim = d,
+                                                   .window = a->window[l->index],
+                                                   .scale = 1.0f / sqrtf((float)d)});
 }
 
 static enum nb_act_fn act_of(enum nb_hidden_act act)
@@ -182,26 +210,32 @@ static enum nb_act_fn act_of(enum nb_hidden_act act)
 }
 
 /* h += linear(x) */
-static void add_linear(struct nb_layer *l, enum nb_role role, const struct nb_pass *p, float *h, const float *x)
+static void add_linear(struct nb_layer *l, enum nb_role role, const struct nb_pass *p, float *h,
+                       const float *x)
 {
     const struct nb_linear *lin = linear(l, role);
-    nb_linear_run(l->be, lin, x, p->t, lin->w.cols, p->scratch, lin->w.rows);
+    nb_linear_run(l->be, &(struct nb_linear_out){lin, p->scratch, lin->w.rows}, x, p->t,
+                  lin->w.cols);
     nb_residual_add(l->be, h, p->scratch, p->t * lin->w.rows);
 }
 
-void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass *p, float *h, const float *x, float *y)
+void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass *p, float *h,
+                   const float *x, float *y)
 {
     const struct nb_arch *a = l->arch;
     const int64_t ff = a->intermediate_size;
+    struct nb_norm norm = {.weight = l->attn_norm, .d = a->hidden_size, .eps = a->rms_norm_eps};
     switch (input) {
-    case NB_INPUT_ATTN: nb_rmsnorm(l->be, y, h, l->attn_norm, p->t, a->hidden_size, a->rms_norm_eps); break;
+    case NB_INPUT_ATTN: nb_rmsnorm(l->be, &norm, y, h, p->t); break;
     case NB_INPUT_O: attend(l, p, x, y); break;
     case NB_INPUT_MLP:
         add_linear(l, NB_ROLE_O, p, h, x);
-        nb_rmsnorm(l->be, y, h, l->mlp_norm, p->t, a->hidden_size, a->rms_norm_eps);
+        norm.weight = l->mlp_norm;
+        nb_rmsnorm(l->be, &norm, y, h, p->t);
         break;
     case NB_INPUT_DOWN: {
-        const struct nb_linear_out outs[] = {{linear(l, NB_ROLE_GATE), y, ff}, {linear(l, NB_ROLE_UP), p->scratch, ff}};
+        const struct nb_linear_out outs[] = {{linear(l, NB_ROLE_GATE), y, ff},
+                                             {linear(l, NB_ROLE_UP), p->scratch, ff}};
         nb_linears_run(l->be, outs, 2, x, p->t, a->hidden_size);
         nb_gated_act(l->be, y, y, p->scratch, p->t * ff, act_of(a->hidden_act));
         break;
@@ -223,12 +257,15 @@ static int reserve(struct nb_layer *l, int64_t t, struct nb_err *err)
     if (rc) return rc;
     nb_rope_table_fill(&l->rope, l->arch, 0, t, t);
     if (t <= l->scratch_tokens) return 0;
-    int64_t per_token = nb_pass_scratch_floats(l->arch) + 2 * l->arch->n_kv_heads * l->arch->head_dim;
+    int64_t per_token =
+        nb_pass_scratch_floats(l->arch) + 2 * l->arch->n_kv_heads * l->arch->head_dim;
     size_t floats;
     nb_free(l->scratch);
     l->scratch_tokens = 0;
-    l->scratch = nb_mul((size_t)t, (size_t)per_token, &floats) ? nb_alloc(floats, sizeof *l->scratch) : NULL;
-    if (!l->scratch) return nb_fail(err, NB_E_NOMEM, "no memory for a window of %" PRId64 " tokens", t);
+    l->scratch =
+        nb_mul((size_t)t, (size_t)per_token, &floats) ? nb_alloc(floats, sizeof *l->scratch) : NULL;
+    if (!l->scratch)
+        return nb_fail(err, NB_E_NOMEM, "no memory for a window of %" PRId64 " tokens", t);
     l->scratch_tokens = t;
     return 0;
 }
@@ -236,31 +273,38 @@ static int reserve(struct nb_layer *l, int64_t t, struct nb_err *err)
 static struct nb_pass pass_of(const struct nb_layer *l, int64_t t)
 {
     const int64_t kv = t * l->arch->n_kv_heads * l->arch->head_dim;
-    return (struct nb_pass){.t = t, .cos_t = l->rope.cos_t, .sin_t = l->rope.sin_t, .k = l->scratch,
-                            .v = l->scratch + kv, .scratch = l->scratch + 2 * kv};
+    return (struct nb_pass){.t = t,
+                            .cos_t = l->rope.cos_t,
+                            .sin_t = l->rope.sin_t,
+                            .k = l->scratch,
+                            .v = l->scratch + kv,
+                            .scratch = l->scratch + 2 * kv};
 }
 
-int nb_layer_step(struct nb_layer *l, enum nb_input input, float *h, const float *x, float *y, int64_t n_windows,
-                  int64_t t, struct nb_err *err)
+int nb_layer_step(struct nb_layer *l, enum nb_input input, const struct nb_layer_io *io,
+                  struct nb_err *err)
 {
-    int rc = reserve(l, t, err);
+    int rc = reserve(l, io->t, err);
     if (rc) return rc;
-    const struct nb_pass p = pass_of(l, t);
+    const struct nb_pass p = pass_of(l, io->t);
     const int64_t hidden = l->arch->hidden_size, to = nb_input_width(l->arch, input);
-    const int64_t from = input == NB_INPUT_ATTN ? 0 : nb_input_width(l->arch, (enum nb_input)(input - 1));
-    for (int64_t w = 0; w < n_windows; w++) {
-        const float *in = from ? x + w * t * from : NULL;
-        nb_layer_pass(l, input, &p, h + w * t * hidden, in, y + w * t * to);
+    const int64_t from =
+        input == NB_INPUT_ATTN ? 0 : nb_input_width(l->arch, (enum nb_input)(input - 1));
+    for (int64_t w = 0; w < io->n_windows; w++) {
+        const float *in = from ? io->x + w * io->t * from : NULL;
+        nb_layer_pass(l, input, &p, io->h + w * io->t * hidden, in, io->y + w * io->t * to);
     }
     return 0;
 }
 
-int nb_layer_finish(struct nb_layer *l, float *h, const float *x, int64_t n_windows, int64_t t, struct nb_err *err)
+int nb_layer_finish(struct nb_layer *l, float *h, const float *x, int64_t n_windows, int64_t t,
+                    struct nb_err *err)
 {
     int rc = reserve(l, t, err);
     if (rc) return rc;
     const struct nb_pass p = pass_of(l, t);
     const int64_t hidden = l->arch->hidden_size, from = nb_input_width(l->arch, NB_INPUT_DOWN);
-    for (int64_t w = 0; w < n_windows; w++) nb_layer_pass_finish(l, &p, h + w * t * hidden, x + w * t * from);
+    for (int64_t w = 0; w < n_windows; w++)
+        nb_layer_pass_finish(l, &p, h + w * t * hidden, x + w * t * from);
     return 0;
 }

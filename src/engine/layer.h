@@ -13,21 +13,24 @@ struct nb_rope_table {
     int64_t capacity, first, n;
     int64_t length; /* sequence length the frequencies are for; matters to dynamic rope only */
 };
-/* Memory for `capacity` positions; a table that has it is left alone, a smaller one is made anew. */
-int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, int64_t capacity, struct nb_err *err);
-/* Positions [first, first + n) of a sequence of `length` tokens, n <= capacity. Allocates nothing; does nothing when
- * they are there. */
-void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first, int64_t n, int64_t length);
+/* Memory for `capacity` positions; a table that has it is left alone, a smaller one is made
+ * anew. */
+int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, int64_t capacity,
+                          struct nb_err *err);
+/* Positions [first, first + n) of a sequence of `length` tokens, n <= capacity. Allocates nothing;
+ * does nothing when they are there. */
+void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first,
+                        int64_t n, int64_t length);
 void nb_rope_table_release(struct nb_rope_table *t);
 
 struct nb_layer {
     const struct nb_arch *arch;
     struct nb_backend *be;
     int64_t index;
-    float *attn_norm, *mlp_norm;  /* [hidden] */
-    float *q_norm, *k_norm;       /* [head_dim], NULL without qk_norm */
+    float *attn_norm, *mlp_norm; /* [hidden] */
+    float *q_norm, *k_norm;      /* [head_dim], NULL without qk_norm */
     struct nb_linear linears[NB_MAX_LINEARS];
-    int by_role[NB_MAX_LINEARS];  /* role -> index */
+    int by_role[NB_MAX_LINEARS]; /* role -> index */
     /* Only used by the layer API; the whole-model path brings its own. */
     struct nb_rope_table rope;
     float *scratch;
@@ -46,13 +49,14 @@ int64_t nb_pass_scratch_floats(const struct nb_arch *arch); /* per token */
 int64_t nb_pass_width(const struct nb_arch *arch);          /* widest input */
 
 /* The steps of engine.h for one sequence. y may not overlap x. */
-void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass *p, float *h, const float *x,
-                   float *y);
+void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass *p, float *h,
+                   const float *x, float *y);
 void nb_layer_pass_finish(struct nb_layer *l, const struct nb_pass *p, float *h, const float *x);
 
 /* Full name of a tensor inside the layer, as f32 [n]; nb_free. */
-int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name, int64_t n,
+int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name,
+                    int64_t n, struct nb_err *err);
+int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n,
                     struct nb_err *err);
-int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n, struct nb_err *err);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * rope_table.c - cosines and sines of positions, made once for all layers that a sequence passes.
  *
- * The angle is position times frequency rounded to f32, as the reference rounds it; sine and cosine of that
- * angle are taken in f64. */
+ * The angle is position times frequency rounded to f32, as the reference rounds it; sine and cosine
+ * of that angle are taken in f64. */
 #include <inttypes.h>
 #include <math.h>
 
@@ -18,7 +18,8 @@ void nb_rope_table_release(struct nb_rope_table *t)
     *t = (struct nb_rope_table){0};
 }
 
-int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, int64_t capacity, struct nb_err *err)
+int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, int64_t capacity,
+                          struct nb_err *err)
 {
     if (capacity <= t->capacity) return 0;
     const size_t half = (size_t)arch->head_dim / 2;
@@ -31,7 +32,8 @@ int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, i
     }
     if (!t->cos_t || !t->sin_t || !t->inv_freq) {
         nb_rope_table_release(t);
-        return nb_fail(err, NB_E_NOMEM, "no memory for the rotary table of %" PRId64 " positions", capacity);
+        return nb_fail(err, NB_E_NOMEM, "no memory for the rotary table of %" PRId64 " positions",
+                       capacity);
     }
     t->capacity = capacity;
     return 0;
@@ -43,7 +45,8 @@ static bool same_frequencies(const struct nb_arch *arch, int64_t a, int64_t b)
     return a == b || (a <= arch->max_position && b <= arch->max_position);
 }
 
-void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first, int64_t n, int64_t length)
+void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first,
+                        int64_t n, int64_t length)
 {
     const int64_t half = arch->head_dim / 2;
     const bool same = t->length > 0 && same_frequencies(arch, t->length, length);

@@ -2,8 +2,9 @@
  *
  * sample.c - one token from logits: greedy, or drawn after temperature, top-k, top-p and min-p.
  *
- * Nothing is sorted: the smallest probability kept is found by partitioning (quickselect), by count for
- * top-k and by mass for top-p. The draw runs over rising ids, so the same seed gives the same token. */
+ * Nothing is sorted: the smallest probability kept is found by partitioning (quickselect), by count
+ * for top-k and by mass for top-p. The draw runs over rising ids, so the same seed gives the same
+ * token. */
 #include <math.h>
 
 #include "engine/engine.h"
@@ -45,7 +46,8 @@ static double sum_of(const float *p, int64_t n)
     return sum;
 }
 
-/* The largest t such that the entries >= t reach `goal`, counted (by_mass false) or summed. Reorders p. */
+/* The largest t such that the entries >= t reach `goal`, counted (by_mass false) or summed.
+ * Reorders p. */
 static float threshold(float *p, int64_t n, double goal, bool by_mass)
 {
     while (n > 1) {
@@ -67,7 +69,8 @@ static float threshold(float *p, int64_t n, double goal, bool by_mass)
     return p[0];
 }
 
-int32_t nb_sample(const float *logits, int64_t n, const struct nb_sampling *s, struct nb_rng *rng, float *scratch)
+int32_t nb_sample(const float *logits, int64_t n, const struct nb_sampling *s, struct nb_rng *rng,
+                  float *scratch)
 {
     const int32_t best = greedy(logits, n);
     if (!(s->temperature > 0)) return best;
@@ -90,7 +93,8 @@ int32_t nb_sample(const float *logits, int64_t n, const struct nb_sampling *s, s
         float t = threshold(scratch, kept, s->top_p * sum_of(scratch, kept), true);
         least = t > least ? t : least;
     }
-    if (s->min_p > 0 && (float)s->min_p > least) least = (float)s->min_p; /* the largest probability stands at 1 */
+    if (s->min_p > 0 && (float)s->min_p > least)
+        least = (float)s->min_p; /* the largest probability stands at 1 */
     for (int64_t i = 0; i < n; i++) {
         float p = (float)exp(((double)logits[i] - top) * inverse);
         scratch[i] = p >= least ? p : 0;

@@ -31,7 +31,8 @@ static void stream_logits(void *ctx, const float *hidden, int64_t m, float *out)
 {
     struct stream *s = ctx;
     const struct nb_arch *a = &s->model->arch;
-    nb_linear_run(s->be, &s->head, hidden, m, a->hidden_size, out, a->vocab_size);
+    nb_linear_run(s->be, &(struct nb_linear_out){.lin = &s->head, .y = out, .ldy = a->vocab_size}, hidden, m,
+                  a->hidden_size);
 }
 
 static int64_t windows_per_chunk(int64_t t)
@@ -111,7 +112,7 @@ static int run_chunk(struct stream *s, struct nb_layer *layer, float *h, int64_t
     float *x = s->x, *y = s->y;
     int rc = 0;
     for (int i = 0; i < NB_INPUT_COUNT && !rc; i++) {
-        rc = nb_layer_step(layer, (enum nb_input)i, h, x, y, n, t, err);
+        rc = nb_layer_step(layer, (enum nb_input)i, &(struct nb_layer_io){h, x, y, n, t}, err);
         float *swap = x;
         x = y;
         y = swap;
@@ -157,7 +158,7 @@ static int stream_batch(struct stream *s, const struct nb_eval_plan *plan, int64
     }
     for (int64_t i = 0; i < n && !rc; i++) {
         float *h = s->h + i * t * d;
-        nb_rmsnorm(s->be, s->x, h, s->norm, t, d, a->rms_norm_eps);
+        nb_rmsnorm(s->be, &(struct nb_norm){s->norm, d, a->rms_norm_eps}, s->x, h, t);
         memcpy(h, s->x, (size_t)(t * d) * sizeof *h);
     }
     return rc;

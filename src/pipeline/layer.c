@@ -104,7 +104,10 @@ static int step_stream(struct nb_run *r, const struct stream *s, enum nb_input i
     int64_t n = nb_run_chunk_windows(r, c);
     int rc = nb_actstore_get(s->h, c, 1, &hp, err);
     if (!rc) rc = nb_actstore_get(s->x, c, input != NB_INPUT_ATTN, &xp, err);
-    if (!rc) rc = nb_layer_step(s->layer, input, hp, xp, r->step_out, n, r->windows.seqlen, err);
+    if (rc) return rc;
+    const struct nb_layer_io io = {
+        .h = hp, .x = xp, .y = r->step_out, .n_windows = n, .t = r->windows.seqlen};
+    rc = nb_layer_step(s->layer, input, &io, err);
     if (rc) return rc;
     size_t width = (size_t)nb_input_width(&r->model->arch, input);
     memcpy(xp, r->step_out, (size_t)(n * r->windows.seqlen) * width * sizeof *xp);

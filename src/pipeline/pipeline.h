@@ -38,10 +38,10 @@ struct nb_quantize_opts {
     int64_t group;      /* 0: 128; -1: per channel */
     int sym;            /* -1: by format; 0 asym; 1 sym */
     enum nb_act_order order;
-    double damp;                /* 0: by token count */
-    const char *clip;           /* "none" "mse" "weighted"; NULL: weighted */
-    double gptaq_alpha;         /* < 0: by method; 0: off */
-    const char *precision;      /* of calibration: "f32", "bf16"; NULL: bf16 where this machine has it */
+    double damp;           /* 0: by token count */
+    const char *clip;      /* "none" "mse" "weighted"; NULL: weighted */
+    double gptaq_alpha;    /* < 0: by method; 0: off */
+    const char *precision; /* of calibration: "f32", "bf16"; NULL: bf16 where this machine has it */
     struct nb_calib_opts calib; /* n_samples 0: 128; seqlen 0: min(2048, context) */
     const char *const *ignore, *const *include;
     size_t n_ignore, n_include;

@@ -258,7 +258,8 @@ int nb_quantize(struct nb_quantize_report *report, const struct nb_quantize_opts
     bool bf16 = nb_backend_has_bf16(be);
     if (!chosen.precision) chosen.precision = bf16 ? "bf16" : "f32";
     if (!strcmp(chosen.precision, "bf16") && !bf16) {
-        return nb_fail(err, NB_E_SPEC, "precision bf16 is not faster on this machine's processor; possible: f32");
+        return nb_fail(err, NB_E_SPEC,
+                       "precision bf16 is not faster on this machine's processor; possible: f32");
     }
     struct nb_run r = {
         .opts = &chosen, .progress = progress, .be = be, .report = report, .lock_fd = -1};

@@ -86,6 +86,12 @@ static int choose_clip(struct nb_recipe *r, const struct nb_quantize_opts *o, st
     return 0;
 }
 
+static enum nb_effort effort_of(const char *name)
+{
+    if (name && !strcmp(name, "fast")) return NB_EFFORT_FAST;
+    return name && !strcmp(name, "max") ? NB_EFFORT_BEST : NB_EFFORT_NORMAL;
+}
+
 static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
     int bits = o->bits ? o->bits : 4;
@@ -106,7 +112,7 @@ static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, st
     s->scale_dtype = r->checkpoint->scale_dtype;
     s->zero = NB_ZERO_CODE;
     s->symmetric = sym;
-    nb_solve_opts_defaults(&r->solve);
+    nb_solve_opts_effort(&r->solve, effort_of(o->effort));
     r->solve.grid.zero_min = sym ? 0 : r->checkpoint->zero_min;
     r->solve.order = o->order;
     if (!(o->damp >= 0 && o->damp < 1)) {
@@ -199,6 +205,14 @@ static int check_patterns(const struct nb_recipe *r, const struct nb_quantize_op
     return 0;
 }
 
+static json_t *solver_json(const struct nb_solve_opts *o)
+{
+    return json_pack("{s:f, s:i, s:i, s:i, s:b, s:i, s:i, s:i}", "gptaq_alpha", o->gptaq_alpha,
+                     "scale_trials", o->scale_trials, "group_trials", o->group_trials, "cd_sweeps",
+                     o->cd_sweeps, "refit", (int)o->refit, "restarts", o->restarts, "beam", o->beam,
+                     "beam_sweeps", o->beam_sweeps);
+}
+
 /* Every choice that reaches an output byte, by name, so that a changed one can be told apart. */
 static int make_json(struct nb_recipe *r, struct nb_err *err)
 {
@@ -213,20 +227,20 @@ static int make_json(struct nb_recipe *r, struct nb_err *err)
             json_object_set_new(exceptions, m->path, json_integer(m->spec.elem.bits));
     }
     r->json = json_pack(
-        "{s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:f, s:i, s:b, s:f, s:b, s:s, s:I, s:I, s:I, s:I, s:o}",
+        "{s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:f, s:o, s:b, s:s, s:I, s:I, s:I, s:I, s:o}",
         "method", r->method, "format", r->checkpoint->name, "bits", s->elem.bits, "group",
         (json_int_t)s->group_cols, "sym", (int)s->symmetric, "clip", clips[r->solve.grid.clip],
-        "act_order", nb_order_name(r->solve.order), "damp", r->solve.damp, "cd_sweeps",
-        r->solve.cd_sweeps, "refit", (int)r->solve.refit, "gptaq_alpha", r->solve.gptaq_alpha,
-        "calibrates", (int)r->calibrates, "precision",
-        r->precision == NB_PRECISION_BF16 ? "bf16" : "f32", "samples", (json_int_t)r->n_samples, "seqlen",
-        (json_int_t)r->seqlen, "seed", (json_int_t)r->seed, "max_shard_bytes",
+        "act_order", nb_order_name(r->solve.order), "damp", r->solve.damp, "solver",
+        solver_json(&r->solve), "calibrates", (int)r->calibrates, "precision",
+        r->precision == NB_PRECISION_BF16 ? "bf16" : "f32", "samples", (json_int_t)r->n_samples,
+        "seqlen", (json_int_t)r->seqlen, "seed", (json_int_t)r->seed, "max_shard_bytes",
         (json_int_t)r->max_shard_bytes, "exceptions", exceptions);
     if (!r->json) return nb_fail(err, NB_E_NOMEM, "no memory for the recipe");
     return 0;
 }
 
-static int choose_precision(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+static int choose_precision(struct nb_recipe *r, const struct nb_quantize_opts *o,
+                            struct nb_err *err)
 {
     const char *name = o->precision ? o->precision : "f32";
     if (!strcmp(name, "f32")) r->precision = NB_PRECISION_F32;

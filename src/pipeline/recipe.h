@@ -17,8 +17,9 @@ struct nb_recipe {
     const struct nb_checkpoint *checkpoint;
     struct nb_solve_opts solve; /* with the default spec; module specs override bits and group */
     bool calibrates;            /* statistics are needed, so layers are run */
-    enum nb_precision precision;        /* of the layers that are run for calibration and of the sums over tokens */
-    bool fp_stream;             /* the float hidden stream runs beside the quantized one */
+    enum nb_precision
+        precision;  /* of the layers that are run for calibration and of the sums over tokens */
+    bool fp_stream; /* the float hidden stream runs beside the quantized one */
     int64_t n_samples, seqlen;
     uint64_t seed, max_shard_bytes;
     struct nb_module_spec *modules; /* [n_layers * n_linears], in order */

@@ -77,7 +77,8 @@ static int run_chunk(struct nb_run *r, struct nb_layer_work *w, struct awq_run *
     if (rc) return rc;
     memcpy(a->h, hp, (size_t)(n * t * r->model->arch.hidden_size) * sizeof *hp);
     for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
-        rc = nb_layer_step(w->engine, (enum nb_input)k, a->h, a->x, a->y, n, t, err);
+        rc = nb_layer_step(w->engine, (enum nb_input)k,
+                           &(struct nb_layer_io){a->h, a->x, a->y, n, t}, err);
         float *swap = a->x;
         a->x = a->y;
         a->y = swap;
@@ -236,7 +237,8 @@ static int apply(struct nb_run *r, struct nb_layer_work *w, const struct nb_arch
 }
 
 /* The layer's output on the first chunk, in a->h: always f32, whatever the calibration multiplies in. */
-static int first_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, struct nb_err *err)
+static int first_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a,
+                        struct nb_err *err)
 {
     enum nb_precision before = nb_backend_set_precision(r->be, NB_PRECISION_F32);
     int rc = run_chunk(r, w, a, 0, false, err);
@@ -244,7 +246,8 @@ static int first_output(struct nb_run *r, struct nb_layer_work *w, struct awq_ru
     return rc;
 }
 
-static int keep_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, struct nb_err *err)
+static int keep_output(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a,
+                       struct nb_err *err)
 {
     int rc = first_output(r, w, a, err);
     int64_t n = nb_run_chunk_windows(r, 0) * r->windows.seqlen * r->model->arch.hidden_size;

@@ -272,7 +272,7 @@ static int prepare_factor(struct search *a, struct nb_arena *arena)
 {
     const size_t k = (size_t)a->k;
     struct nb_factor *f = &a->factor;
-    *f = (struct nb_factor){.n = a->k, .damp = a->opts->damp};
+    *f = (struct nb_factor){.n = a->k, .be = a->be, .damp = a->opts->damp};
     if (!(f->damp > 0.0)) f->damp = nb_damp_for_tokens(a->g->stats->n_tokens, a->k);
     f->at = nb_arena_alloc(arena, k, sizeof *f->at);
     a->feedback = nb_arena_calloc(arena, k * k, sizeof *a->feedback);

@@ -21,7 +21,7 @@
 struct descent {
     const struct nb_problem *p;
     struct nb_solution *s;
-    bool scales;
+    enum nb_descent what;
     int64_t g, j0, n;      /* the group, its first column, its width */
     float *gradient;       /* [padded, K] */
     float *step;           /* [padded, group] change of the error */
@@ -150,8 +150,8 @@ static void descend_tile(void *ctx, size_t piece, int thread)
     const int64_t r0 = (int64_t)piece * NB_TILE;
     struct tile t = tile_of(d, thread);
     load(d, &t, r0);
-    bool changed = sweep_codes(d, &t, r0);
-    if (d->scales) {
+    bool changed = d->what != NB_DESCENT_SCALES && sweep_codes(d, &t, r0);
+    if (d->what != NB_DESCENT_CODES) {
         memcpy(t.fixed, t.grad, (size_t)d->n * NB_TILE * sizeof *t.fixed);
         for (int64_t j = 0; j < d->n; j++) spread(t.fixed, h_row(d, j), d->n, t.value + j * NB_TILE, 1.0f);
         if (step_scales(d, &t, r0)) changed = true;
@@ -182,12 +182,12 @@ static void sweep(struct descent *d, struct nb_pool *pool)
     }
 }
 
-int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, bool scales,
+int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, enum nb_descent what,
                struct nb_err *err)
 {
     struct nb_pool *pool = nb_backend_pool(p->be);
     const size_t n = (size_t)p->padded * (size_t)p->cols, group = (size_t)p->group;
-    struct descent d = {.p = p, .s = s, .scales = scales, .scratch_floats = group * NB_TILE * 5};
+    struct descent d = {.p = p, .s = s, .what = what, .scratch_floats = group * NB_TILE * 5};
     struct nb_arena arena;
     nb_arena_init(&arena);
     float *error = nb_arena_alloc(&arena, n, sizeof *error);

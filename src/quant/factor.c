@@ -66,7 +66,8 @@ static bool factorize(struct nb_factor *f, const struct nb_stats *stats, const i
             gather(f, stats, column, block, reach, f->damp * mean, a);
             f->rung = reach == WHOLE && f->damp == start ? "cholesky" : rungs[reach];
             f->block = reach == WHOLE ? f->n : reach == BLOCKS ? block : 1;
-            if (nb_cholesky_f64(a, f->n, f->n) == 0 && diagonal_is_finite(a, f->n)) return true;
+            int64_t bad = f->be ? nb_cholesky_run(f->be, a, f->n, f->n) : nb_cholesky_f64(a, f->n, f->n);
+            if (!bad && diagonal_is_finite(a, f->n)) return true;
         }
     }
     return false;

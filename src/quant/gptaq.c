@@ -61,7 +61,7 @@ int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double al
     int rc = arena.failed ? nb_fail(err, NB_E_NOMEM, "no memory for the shifted target of %" PRId64 " columns", p->cols)
                           : 0;
     for (size_t i = 0; !rc && i < k * k; i++) s.inverse[i] = p->h[i];
-    if (!rc && nb_cholesky_f64(s.inverse, p->cols, p->cols)) {
+    if (!rc && nb_cholesky_run(p->be, s.inverse, p->cols, p->cols)) {
         rc = nb_fail(err, NB_E_NUMERIC, "the Hessian of %" PRId64 " columns is not positive", p->cols);
     }
     if (!rc) {

@@ -40,7 +40,7 @@ static int make_factor(struct run *r, struct nb_factor *f, enum nb_act_order ord
                        struct nb_arena *arena, struct nb_err *err)
 {
     const int64_t k = r->w->cols;
-    *f = (struct nb_factor){.n = k, .damp = damp};
+    *f = (struct nb_factor){.n = k, .be = r->be, .damp = damp};
     f->at = nb_arena_alloc(arena, (size_t)k, sizeof *f->at);
     if (!f->at) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", k);
     int rc = order == NB_ORDER_PIVOTED
@@ -148,21 +148,22 @@ static int try_scales(struct run *r, int64_t group, int steps, struct nb_err *er
 static int improve(struct run *r, struct nb_err *err)
 {
     const struct nb_solve_opts *o = r->opts;
+    const enum nb_descent what = o->refit ? NB_DESCENT_BOTH : NB_DESCENT_CODES;
     int rc = try_scales(r, -1, o->scale_trials, err);
     for (int64_t g = 0; !rc && r->p.n_groups <= MOST_GROUPS && g < r->p.n_groups; g++) {
         rc = try_scales(r, g, o->group_trials, err);
     }
-    if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->best, o->cd_sweeps, o->refit, err);
+    if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->best, o->cd_sweeps, what, err);
     for (int i = 0; !rc && i < o->restarts; i++) {
         set_trial(r, -1, 1.0f, 0.0f);
         rc = o->beam > 1 ? nb_beam_pass(&r->p, &r->f, o->beam, &r->trial, err)
                          : nb_pass_run(&r->p, &r->f, false, &r->trial, err);
-        if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->trial, o->cd_sweeps, o->refit, err);
+        if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->trial, o->cd_sweeps, what, err);
         if (!rc) nb_solution_keep_best(&r->p, &r->best, &r->trial);
     }
     if (!rc && o->beam > 1 && o->beam_sweeps > 0) {
         rc = nb_beam_descend(&r->p, &r->best, o->beam, o->beam_sweeps, err);
-        if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->best, o->cd_sweeps, o->refit, err);
+        if (!rc && o->cd_sweeps > 0) rc = nb_descend(&r->p, &r->best, o->cd_sweeps, what, err);
     }
     return rc;
 }

@@ -103,6 +103,7 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
  * the loss grows by pivot[i] * (target - q)^2. */
 struct nb_factor {
     int64_t n;
+    struct nb_backend *be; /* for the factorization; NULL: one thread, slowly */
     int32_t *at;       /* [n] problem column at a position */
     float *feedback;   /* [n, n], row j: entries i < j */
     float *pivot;      /* [n] */
@@ -148,8 +149,10 @@ int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double al
 
 /* ---- descent.c, beam.c: never raise the (damped) loss of a row; losses are left up to date ---- */
 
-/* Sweeps over codes, and scales if asked, until nothing changes. NB_E_NOMEM. */
-int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, bool scales, struct nb_err *err);
+enum nb_descent { NB_DESCENT_CODES, NB_DESCENT_SCALES, NB_DESCENT_BOTH };
+/* Sweeps over codes, scales or both until nothing changes. NB_E_NOMEM. */
+int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, enum nb_descent what,
+               struct nb_err *err);
 /* Sweeps over blocks of columns, each searched with a beam while the rest stands. NB_E_NOMEM, NB_E_NUMERIC. */
 int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width, int sweeps, struct nb_err *err);
 /* Codes of whole rows anew by a beam under the parameters of s, as nb_pass_run without fit. NB_E_NOMEM. */

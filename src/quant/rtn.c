@@ -3,12 +3,15 @@
  * rtn.c - round to nearest: parameters fitted group by group, then every weight on its own.
  *
  * With statistics the fit weighs each column by diag(H), the part of the output error that a weight
- * causes alone. The same steps start the other solvers and are what they are measured against. */
+ * causes alone; with opts->refit the scales then move to where the whole output error is least while the
+ * codes stay. The steps before that start the other solvers and are what they are measured against. */
 #include <inttypes.h>
 #include <string.h>
 
 #include "quant/problem.h"
 #include "quant/solvers.h"
+
+enum { REFIT_SWEEPS = 3 };
 
 struct rows_job {
     const struct nb_problem *p;
@@ -74,16 +77,22 @@ static int solve(struct nb_qmat *out, const struct nb_fmat *w, const struct nb_s
     nb_arena_init(&scratch);
     struct nb_problem p;
     struct nb_solution s;
+    double loss_rtn = 0;
     int rc = nb_problem_init(&p, w, stats, opts, be, 0.0, NULL, &scratch, err);
     if (!rc) rc = nb_solution_init(&s, &p, &scratch, err);
     if (!rc) {
         nb_fit_groups(&p, &s);
         rc = nb_round_nearest(&p, &s, err);
+        loss_rtn = nb_solution_plain(&p, &s);
+    }
+    if (!rc && stats && opts->refit && stats->n_tokens >= 3 * w->cols) {
+        rc = nb_descend(&p, &s, REFIT_SWEEPS, NB_DESCENT_SCALES, err);
     }
     if (!rc) rc = nb_solution_export(&p, &s, out, arena, err);
     if (!rc && report) {
         *report = (struct nb_solve_report){.order = NB_ORDER_NONE, .ladder = "rtn"};
-        if (stats) report->loss = report->loss_rtn = nb_solution_plain(&p, &s);
+        report->loss = nb_solution_plain(&p, &s);
+        report->loss_rtn = loss_rtn;
         if (stats) rc = nb_problem_scale(&p, &report->loss_zero, err);
     }
     nb_arena_release(&scratch);

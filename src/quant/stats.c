@@ -63,7 +63,7 @@ void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, con
     for (int64_t i0 = 0; s->d && x_fp && i0 < m; i0 += CROSS_ROWS) {
         const int64_t n = m - i0 < CROSS_ROWS ? m - i0 : CROSS_ROWS;
         for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i0 * k + i] - x[i0 * k + i];
-        nb_cross_accumulate(be, s->d, s->diff, x + i0 * k, n, k, k);
+        nb_cross_accumulate(be, s->d, s->diff, x + i0 * k, n, k);
     }
     s->n_tokens += m;
     s->finished = false;

@@ -100,24 +100,13 @@ static int read_token(struct nb_added_token *t, const json_t *o, struct nb_arena
 }
 
 static int normalize_form(struct nb_added_token *t, const struct nb_normalizer *z,
-                          struct nb_matcher *m, struct nb_arena *arena, struct nb_err *err)
+                          struct nb_normalizing *run, struct nb_arena *arena, struct nb_err *err)
 {
-    struct nb_strbuf out, scratch;
-    nb_strbuf_init(&out);
-    nb_strbuf_init(&scratch);
-    int rc = nb_normalizer_run(z, t->text, t->bytes, m, &out, &scratch, err);
-    if (!rc) {
-        char *form = nb_arena_strdup(arena, nb_strbuf_cstr(&out));
-        if (form) {
-            t->form = form;
-            t->form_bytes = (uint32_t)out.len;
-        } else {
-            rc = nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for the added tokens");
-        }
-    }
-    nb_strbuf_release(&out);
-    nb_strbuf_release(&scratch);
-    return rc;
+    int rc = nb_normalizer_run(z, run, t->text, t->bytes, err);
+    if (rc) return rc;
+    t->form = nb_arena_strdup(arena, nb_strbuf_cstr(&run->text));
+    t->form_bytes = (uint32_t)run->text.len;
+    return t->form ? 0 : nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for the added tokens");
 }
 
 /* Adds or, when the text is known, replaces. */
@@ -180,8 +169,8 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
     int32_t next_id = (int32_t)model->vocab.n;
     int rc = 0;
     a->tokens = nb_calloc(n, sizeof *a->tokens);
-    struct nb_matcher *m = nb_matcher_new();
-    if (!a->tokens || !m || !nb_strmap_init(&a->by_text, n) || !trie_init(&a->raw) ||
+    struct nb_normalizing run = {.matcher = nb_matcher_new()};
+    if (!a->tokens || !run.matcher || !nb_strmap_init(&a->by_text, n) || !trie_init(&a->raw) ||
         !trie_init(&a->normalized)) {
         rc = no_memory(what, err);
     }
@@ -195,11 +184,13 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
         }
         rc = read_token(&t, o, &a->arena, what, err);
         if (!rc && t.normalized && normalizer->n)
-            rc = normalize_form(&t, normalizer, m, &a->arena, err);
+            rc = normalize_form(&t, normalizer, &run, &a->arena, err);
         if (!rc) rc = add_token(a, &t, model, &next_id, what, err);
     }
     if (!rc) rc = build_tries(a, what, err);
-    nb_matcher_free(m);
+    nb_matcher_free(run.matcher);
+    nb_strbuf_release(&run.text);
+    nb_strbuf_release(&run.scratch);
     if (rc) nb_added_release(a);
     return rc;
 }
@@ -252,9 +243,9 @@ static size_t spaces_after(const char *s, size_t n, size_t start)
     return start;
 }
 
-int nb_added_split(const struct nb_added *a, const struct nb_trie *trie, const char *s, size_t n,
-                   bool plain, nb_piece_fn take, void *ctx, struct nb_err *err)
+int nb_added_split(const struct nb_cut *cut, const char *s, size_t n, struct nb_err *err)
 {
+    const struct nb_trie *trie = cut->trie;
     size_t done = 0;
     int rc = 0;
     for (size_t i = 0; i < n && trie->n_nodes > 1 && !rc;) {
@@ -265,17 +256,17 @@ int nb_added_split(const struct nb_added *a, const struct nb_trie *trie, const c
             i++;
             continue;
         }
-        const struct nb_added_token *t = &a->tokens[found];
+        const struct nb_added_token *t = &cut->added->tokens[found];
         size_t start = i, end = i + len;
         i = end;
-        if (plain && t->special) continue;
+        if (cut->plain && t->special) continue;
         if (t->single_word && !is_single_word(s, n, start, end)) continue;
         if (t->lstrip && start > done) start = spaces_before(s, done, start);
         if (t->rstrip) end = spaces_after(s, n, end);
-        if (done < start) rc = take(ctx, NULL, done, start, err);
-        if (!rc) rc = take(ctx, t, start, end, err);
+        if (done < start) rc = cut->take(cut->ctx, NULL, done, start, err);
+        if (!rc) rc = cut->take(cut->ctx, t, start, end, err);
         done = end;
     }
-    if (!rc && done < n) rc = take(ctx, NULL, done, n, err);
+    if (!rc && done < n) rc = cut->take(cut->ctx, NULL, done, n, err);
     return rc;
 }

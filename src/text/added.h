@@ -43,8 +43,9 @@ struct nb_added {
     int32_t max_id; /* -1: no tokens */
 };
 
-/* tokens: the file's "added_tokens" (NULL or null: none). Ids are given as the reference gives them: the
- * model's own id if it knows the text, else the next free number; the "id" in the file is not asked. */
+/* tokens: the file's "added_tokens" (NULL or null: none). Ids are given as the reference gives
+ * them: the model's own id if it knows the text, else the next free number; the "id" in the file is
+ * not asked. */
 int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe *model,
                   const struct nb_normalizer *normalizer, const char *what, struct nb_err *err);
 void nb_added_release(struct nb_added *a);
@@ -53,8 +54,15 @@ void nb_added_release(struct nb_added *a);
 typedef int (*nb_piece_fn)(void *ctx, const struct nb_added_token *token, size_t start, size_t end,
                            struct nb_err *err);
 
-/* Cuts s[0..n) at the tokens of one trie, in order. plain: special tokens are ordinary text. */
-int nb_added_split(const struct nb_added *a, const struct nb_trie *trie, const char *s, size_t n,
-                   bool plain, nb_piece_fn take, void *ctx, struct nb_err *err);
+struct nb_cut {
+    const struct nb_added *added;
+    const struct nb_trie *trie; /* raw or normalized */
+    bool plain;                 /* special tokens are ordinary text */
+    nb_piece_fn take;
+    void *ctx;
+};
+
+/* Cuts s[0..n) at the tokens of one trie, in order. */
+int nb_added_split(const struct nb_cut *cut, const char *s, size_t n, struct nb_err *err);
 
 #endif

@@ -2,8 +2,9 @@
  *
  * bpe.c - encodes one word by merging its symbols, lowest rank first, leftmost among equals.
  *
- * Symbols form a linked list inside one array; a candidate merge names the position of its left symbol.
- * An entry that no longer fits its symbols (a neighbour was merged away) is skipped when popped.
+ * Symbols form a linked list inside one array; a candidate merge names the position of its left
+ * symbol. An entry that no longer fits its symbols (a neighbour was merged away) is skipped when
+ * popped.
  *
  * Source: Sennrich et al., arXiv:1508.07909, in the form the reference package gives it: unknown
  * characters, byte fallback and fused unknowns follow its order of emission exactly. */
@@ -65,8 +66,8 @@ static int out_of_memory(size_t n, struct nb_err *err)
     return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory to merge a word of %zu bytes", n);
 }
 
-/* Characters to symbols. An unknown character waits until a known one follows, so that neighbours can be
- * fused; byte tokens do not end the wait (as in the reference). */
+/* Characters to symbols. An unknown character waits until a known one follows, so that neighbours
+ * can be fused; byte tokens do not end the wait (as in the reference). */
 static int load_symbols(const struct nb_bpe *b, struct nb_bpe_run *run, const char *word, size_t n,
                         struct nb_err *err)
 {

@@ -2,8 +2,8 @@
  *
  * bpe.h - the model part: byte-pair encoding of one word.
  *
- * Merges are looked up in a hash table of (left, right) -> (rank, id) and taken from a heap by (rank,
- * position), so a word of n symbols costs O(n log n) whatever it looks like. */
+ * Merges are looked up in a hash table of (left, right) -> (rank, id) and taken from a heap by
+ * (rank, position), so a word of n symbols costs O(n log n) whatever it looks like. */
 #ifndef NB_TEXT_BPE_H
 #define NB_TEXT_BPE_H
 
@@ -34,7 +34,7 @@ struct nb_bpe {
     int32_t byte_ids[256]; /* of "<0x00>".."<0xFF>"; -1: absent */
 };
 
-/* model: the file's "model". NB_E_SPEC for a model that is not BPE or an option we lack, by name. */
+/* model: the file's "model". NB_E_SPEC names a model that is not BPE or an option we lack. */
 int nb_bpe_init(struct nb_bpe *b, const json_t *model, const char *what, struct nb_err *err);
 void nb_bpe_release(struct nb_bpe *b);
 
@@ -50,7 +50,8 @@ struct nb_bpe_run { /* scratch of one thread; zero it, release at the end */
 };
 void nb_bpe_run_release(struct nb_bpe_run *run);
 
-/* Appends the ids of one word. NB_E_NOMEM; NB_E_FORMAT when unk_token is needed but not in the vocabulary. */
+/* Appends the ids of one word. NB_E_NOMEM; NB_E_FORMAT when unk_token is needed but not in the
+ * vocabulary. */
 int nb_bpe_encode(const struct nb_bpe *b, struct nb_bpe_run *run, const char *word, size_t n,
                   struct nb_ids *ids, struct nb_err *err);
 

@@ -112,7 +112,7 @@ void nb_decoder_release(struct nb_decoder *d)
 
 /* ---- running ---- */
 
-/* Step i takes s[0..n) of the current token; `ends`: the token is complete. Depth: number of steps. */
+/* Step i takes s[0..n) of the current token; `ends`: the token is whole. Depth: number of steps. */
 static int feed(struct nb_decoder_run *run, size_t i, const char *s, size_t n, bool ends,
                 struct nb_err *err);
 
@@ -126,7 +126,8 @@ static bool whole_token(struct nb_decoder_state *state, const char **s, size_t *
     return ends;
 }
 
-/* Bytes of a byte-level token: its characters mapped back, or, if one is not in the alphabet, its own. */
+/* Bytes of a byte-level token: its characters mapped back, or, if one is not in the alphabet, its
+ * own. */
 static void byte_level_bytes(struct nb_strbuf *out, const char *s, size_t n)
 {
     size_t before = out->len;
@@ -143,8 +144,8 @@ static void byte_level_bytes(struct nb_strbuf *out, const char *s, size_t n)
     }
 }
 
-/* Moves whole characters from bytes to text, U+FFFD for what can be none; an incomplete character at the
- * end stays unless `last`. */
+/* Moves whole characters from bytes to text, U+FFFD for what can be none; an incomplete character
+ * at the end stays unless `last`. */
 static void take_characters(struct nb_strbuf *bytes, struct nb_strbuf *text, bool last)
 {
     nb_strbuf_reset(text);

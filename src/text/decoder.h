@@ -2,9 +2,9 @@
  *
  * decoder.h - the decoder part: token texts to text, as a stream.
  *
- * The reference defines each step on the list of all tokens. Here a step takes tokens one at a time and
- * hands on what no later token can change; what is held back and why is written at each step. Behind
- * Fuse or ByteLevel there is one endless token, which arrives in pieces of whole characters. */
+ * The reference defines each step on the list of all tokens. Here a step takes tokens one at a time
+ * and hands on what no later token can change; what is held back and why is written at each step.
+ * Behind Fuse or ByteLevel there is one endless token, which comes in pieces of whole characters. */
 #ifndef NB_TEXT_DECODER_H
 #define NB_TEXT_DECODER_H
 

@@ -29,7 +29,7 @@ void nb_detok_free(struct nb_detok *d)
     nb_free(d);
 }
 
-/* Only decoders with a Replace match anything, so the scratch for that is made at the first token. */
+/* Only decoders with a Replace match anything, so the scratch is made at the first token. */
 static int prepare(struct nb_detok *d, struct nb_strbuf *out, struct nb_err *err)
 {
     d->run.out = out;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hash.h - the two hash tables of a tokenizer: text -> id, and a pair of 32-bit numbers -> two values.
+ * hash.h - the two hash tables of a tokenizer: text -> id, and a pair of 32-bit numbers -> two
+ * values.
  *
- * Open addressing, at most half full, filled once while the file is read and read only from then on. */
+ * Open addressing, at most half full, filled once while the file is read and read only from then
+ * on. */
 #ifndef NB_TEXT_HASH_H
 #define NB_TEXT_HASH_H
 

@@ -201,23 +201,22 @@ static int run_step(const struct nb_normalizer_step *step, const char *s, size_t
     return 0;
 }
 
-int nb_normalizer_run(const struct nb_normalizer *z, const char *s, size_t n, struct nb_matcher *m,
-                      struct nb_strbuf *out, struct nb_strbuf *scratch, struct nb_err *err)
+int nb_normalizer_run(const struct nb_normalizer *z, struct nb_normalizing *run, const char *s,
+                      size_t n, struct nb_err *err)
 {
-    nb_strbuf_reset(out);
-    if (z->n == 0) nb_strbuf_add(out, s, n);
+    nb_strbuf_reset(&run->text);
+    if (z->n == 0) nb_strbuf_add(&run->text, s, n);
     for (size_t i = 0; i < z->n; i++) {
-        nb_strbuf_reset(out);
-        int rc = run_step(&z->steps[i], s, n, m, out, err);
+        struct nb_strbuf t = run->text;
+        run->text = run->scratch;
+        run->scratch = t;
+        nb_strbuf_reset(&run->text);
+        int rc = run_step(&z->steps[i], s, n, run->matcher, &run->text, err);
         if (rc) return rc;
-        if (i + 1 == z->n) break;
-        struct nb_strbuf t = *out;
-        *out = *scratch;
-        *scratch = t;
-        s = nb_strbuf_cstr(scratch);
-        n = scratch->len;
+        s = nb_strbuf_cstr(&run->text);
+        n = run->text.len;
     }
-    if (out->failed || scratch->failed) {
+    if (run->text.failed || run->scratch.failed) {
         return nb_fail(err, NB_E_NOMEM, "tokenizer: no memory to normalize %zu bytes", n);
     }
     return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * normalizer.h - the normalizer part: text to text, before added tokens marked `normalized` are looked for. */
+ * normalizer.h - the normalizer part: text to text, before added tokens marked `normalized` are
+ * looked for. */
 #ifndef NB_TEXT_NORMALIZER_H
 #define NB_TEXT_NORMALIZER_H
 
@@ -23,8 +24,14 @@ int nb_normalizer_init(struct nb_normalizer *z, const json_t *part, const char *
                        struct nb_err *err);
 void nb_normalizer_release(struct nb_normalizer *z);
 
-/* Replaces *out by the normalized s[0..n); scratch is a second buffer that the steps swap with. */
-int nb_normalizer_run(const struct nb_normalizer *z, const char *s, size_t n, struct nb_matcher *m,
-                      struct nb_strbuf *out, struct nb_strbuf *scratch, struct nb_err *err);
+struct nb_normalizing { /* one thread's buffers; zero them, set matcher, release text and scratch */
+    struct nb_matcher *matcher;
+    struct nb_strbuf text;    /* the result */
+    struct nb_strbuf scratch; /* what the steps swap with */
+};
+
+/* Sets run->text to the normalized s[0..n). */
+int nb_normalizer_run(const struct nb_normalizer *z, struct nb_normalizing *run, const char *s,
+                      size_t n, struct nb_err *err);
 
 #endif

@@ -17,8 +17,9 @@ struct nb_part_list {
     size_t n;
 };
 
-/* Flattens part (null, absent, one part or nested Sequences whose children stand under children_key) in
- * order. role names it in messages ("normalizer"). NB_E_FORMAT for a bad shape, NB_E_SPEC for too many. */
+/* Flattens part (null, absent, one part or nested Sequences whose children stand under
+ * children_key) in order. role names it in messages ("normalizer"). NB_E_FORMAT for a bad shape,
+ * NB_E_SPEC for too many. */
 int nb_part_flatten(struct nb_part_list *list, const json_t *part, const char *children_key,
                     const char *role, const char *what, struct nb_err *err);
 

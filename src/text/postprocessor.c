@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * postprocessor.c - see postprocessor.h. ByteLevel only moves offsets, which nobody here asks for. */
+ * postprocessor.c - see postprocessor.h. ByteLevel only moves offsets, which nobody asks for. */
 #include "text/postprocessor.h"
 
 #include <string.h>

@@ -2,8 +2,8 @@
  *
  * pretokenizer.h - the pre_tokenizer part: cuts normalized text into the words that the model sees.
  *
- * Stages run depth first: a word that stage i cuts off goes through stage i+1 at once, so memory stays
- * with the text and not with the number of words. */
+ * Stages run depth first: a word that stage i cuts off goes through stage i+1 at once, so memory
+ * stays with the text and not with the number of words. */
 #ifndef NB_TEXT_PRETOKENIZER_H
 #define NB_TEXT_PRETOKENIZER_H
 
@@ -31,8 +31,7 @@ void nb_pretokenizer_release(struct nb_pretokenizer *p);
 /* Takes one word (n > 0, valid only during the call). */
 typedef int (*nb_word_fn)(void *ctx, const char *word, size_t n, struct nb_err *err);
 
-struct
-    nb_pre_run { /* one thread's run; zero it, set the first four fields, release the buffers at the end */
+struct nb_pre_run { /* one thread's run; zero it, set the first four fields, release at the end */
     const struct nb_pretokenizer *pre;
     struct nb_matcher *matcher;
     nb_word_fn take;

@@ -133,8 +133,8 @@ void nb_matcher_free(struct nb_matcher *m)
     nb_free(m);
 }
 
-/* One search from `from` on; PCRE2's result. The first kilobytes of JIT stack are on the machine stack;
- * only a pattern that needs more gets its own, and past that the interpreter with its heap. */
+/* One search from `from` on; PCRE2's result. The first kilobytes of JIT stack are on the machine
+ * stack; only a pattern that needs more gets its own, past that the interpreter with its heap. */
 static int search(const struct nb_regex *re, struct nb_matcher *m, const char *s, size_t n,
                   size_t from)
 {

@@ -2,9 +2,9 @@
  *
  * regex.h - the patterns of tokenizer.json, found one after another in a text.
  *
- * The files are written for Oniguruma (Ruby syntax). A pattern is rewritten to mean the same in PCRE2;
- * what cannot be is refused by name. A regex is read only after nb_regex_new; what changes while
- * matching lives in a struct nb_matcher, one per thread. */
+ * The files are written for Oniguruma (Ruby syntax). A pattern is rewritten to mean the same in
+ * PCRE2; what cannot be is refused by name. A regex is read only after nb_regex_new; what changes
+ * while matching lives in a struct nb_matcher, one per thread. */
 #ifndef NB_TEXT_REGEX_H
 #define NB_TEXT_REGEX_H
 
@@ -35,13 +35,14 @@ struct nb_regex_iter {     /* zero it before the first call */
     bool matched;
     size_t start, end; /* the match found */
 };
-/* The next match in the valid UTF-8 text s[0..n). 1: found, 0: no more, < 0: error (the pattern needs
- * more steps or memory than we allow). Empty matches are found, but not right behind another match. */
+/* The next match in the valid UTF-8 text s[0..n). 1: found, 0: no more, < 0: error (the pattern
+ * needs more steps or memory than we allow). Empty matches are found, but not right behind another
+ * match. */
 int nb_regex_next(const struct nb_regex *re, struct nb_matcher *m, const char *s, size_t n,
                   struct nb_regex_iter *it, struct nb_err *err);
 
-/* Appends to out the PCRE2 pattern that means the same (compiled with UTF, UCP and MULTILINE, newline LF).
- * NB_E_SPEC names the construct that has no counterpart. */
+/* Appends to out the PCRE2 pattern that means the same (compiled with UTF, UCP and MULTILINE,
+ * newline LF). NB_E_SPEC names the construct that has no counterpart. */
 int nb_regex_translate(struct nb_strbuf *out, const char *pattern, size_t bytes, const char *what,
                        struct nb_err *err);
 

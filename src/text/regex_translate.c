@@ -2,11 +2,11 @@
  *
  * regex_translate.c - an Oniguruma pattern (Ruby syntax) rewritten for PCRE2.
  *
- * Most of the syntax is shared. What differs and is rewritten: \s, \w, \b, \h, \v and POSIX brackets (other
- * sets of characters), \p{...} (other names; script names mean Script, not Script_Extensions), (?m)
- * (dot matches newline), {,n}, \uHHHH, groups (nothing here needs their captures). What differs and is
- * refused: {n,m}+ and {n}?, nested classes and && in them, references, conditionals, named groups,
- * options that change in mid-pattern, \W inside brackets.
+ * Most of the syntax is shared. What differs and is rewritten: \s, \w, \b, \h, \v and POSIX
+ * brackets (other sets of characters), \p{...} (other names; script names mean Script, not
+ * Script_Extensions), (?m) (dot matches newline), {,n}, \uHHHH, groups (nothing here needs their
+ * captures). What differs and is refused: {n,m}+ and {n}?, nested classes and && in them,
+ * references, conditionals, named groups, options that change in mid-pattern, \W inside brackets.
  *
  * Sources: Oniguruma's doc/RE and doc/UNICODE_PROPERTIES, pcre2pattern(3) of PCRE2 10.42. */
 #include <ctype.h>
@@ -15,14 +15,15 @@
 #include "text/regex.h"
 #include "text/unicode.h"
 
-/* White_Space; PCRE2's own \s has U+180E in addition. And its complement, for \S inside brackets. */
+/* White_Space; PCRE2's own \s has U+180E too. And its complement, for \S inside brackets. */
 #define SPACE                                                                                      \
     "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACE                                                                                       \
     "\\x00-\\x08\\x0e-\\x1f\\x21-\\x84\\x86-\\x9f\\xa1-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}" \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
-/* Outside brackets Oniguruma counts the superscripts and fractions of Latin-1 as word characters too. */
+/* Outside brackets Oniguruma counts the superscripts and fractions of Latin-1 as word characters
+ * too. */
 #define WORD_ALONE WORD "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define HEX "0-9a-fA-F"
 
@@ -56,8 +57,8 @@ static void emit_char(struct scan *s, unsigned long c)
     nb_strbuf_printf(s->out, "\\x{%lx}", c);
 }
 
-/* Names that Oniguruma and PCRE2 write differently, or that are a set of ours; both lower-case without
- * spaces, hyphens and underscores. to NULL: the value is a set. */
+/* Names that Oniguruma and PCRE2 write differently, or that are a set of ours; both lower-case
+ * without spaces, hyphens and underscores. to NULL: the value is a set. */
 static const struct {
     const char *name, *to, *set;
 } properties[] = {
@@ -273,11 +274,11 @@ static int posix_bracket(struct scan *s)
     s->p += 2;
     int rc = read_name(s, ":]", name, &negated);
     if (rc) return rc;
-    static const char known[] = " alpha digit upper lower space word alnum ";
-    char spaced[68] = " ";
-    memcpy(spaced + 1, name, strlen(name) + 1);
-    strcat(spaced, " ");
-    if (!strstr(known, spaced)) return refuse(s, "this POSIX bracket");
+    static const char *const known[] = {"alpha", "digit", "upper", "lower",
+                                        "space", "word",  "alnum"};
+    size_t i = 0;
+    while (i < sizeof known / sizeof *known && strcmp(known[i], name) != 0) i++;
+    if (i == sizeof known / sizeof *known) return refuse(s, "this POSIX bracket");
     return emit_property(s, true, name, negated);
 }
 

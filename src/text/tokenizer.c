@@ -3,8 +3,8 @@
  * tokenizer.c - opens a tokenizer.json and encodes: added tokens, normalizer, pre-tokenizer, model,
  * post-processor, in this order.
  *
- * Source: the pipeline of the reference package `tokenizers` 0.23. Its truncation and padding settings
- * are read over: a text is never cut or filled up here. */
+ * Source: the pipeline of the reference package `tokenizers` 0.23. Its truncation and padding
+ * settings are read over: a text is never cut or filled up here. */
 #include "text/tokenizer.h"
 
 #include <string.h>
@@ -149,7 +149,7 @@ struct encoding {
     struct nb_ids *ids;
     struct nb_pre_run pre;
     struct nb_bpe_run bpe;
-    struct nb_strbuf normalized, scratch;
+    struct nb_normalizing normalizing;
     const char *text;    /* being cut at raw added tokens */
     const char *segment; /* a piece of it, normalized, being cut at the others */
     bool segment_at_start;
@@ -179,14 +179,13 @@ static int take_raw(void *ctx, const struct nb_added_token *token, size_t start,
     e->segment = e->text + start;
     e->segment_at_start = start == 0;
     if (e->t->normalizer.n) {
-        int rc = nb_normalizer_run(&e->t->normalizer, e->segment, n, e->pre.matcher, &e->normalized,
-                                   &e->scratch, err);
+        int rc = nb_normalizer_run(&e->t->normalizer, &e->normalizing, e->segment, n, err);
         if (rc) return rc;
-        e->segment = nb_strbuf_cstr(&e->normalized);
-        n = e->normalized.len;
+        e->segment = nb_strbuf_cstr(&e->normalizing.text);
+        n = e->normalizing.text.len;
     }
-    return nb_added_split(&e->t->added, &e->t->added.normalized, e->segment, n, e->plain,
-                          take_normalized, e, err);
+    struct nb_cut cut = {&e->t->added, &e->t->added.normalized, e->plain, take_normalized, e};
+    return nb_added_split(&cut, e->segment, n, err);
 }
 
 static int add_all(struct nb_ids *ids, const struct nb_ids *more, struct nb_err *err)
@@ -211,15 +210,17 @@ int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t b
     e->text = text;
     e->pre = (struct nb_pre_run){
         .pre = &t->pre, .matcher = nb_matcher_new(), .take = take_word, .ctx = e};
+    e->normalizing.matcher = e->pre.matcher;
+    struct nb_cut cut = {&t->added, &t->added.raw, e->plain, take_raw, e};
     int rc = e->pre.matcher ? 0 : nb_fail(err, NB_E_NOMEM, "tokenizer: no memory for a matcher");
     if (!rc && template) rc = add_all(ids, &t->post.before, err);
-    if (!rc) rc = nb_added_split(&t->added, &t->added.raw, text, bytes, e->plain, take_raw, e, err);
+    if (!rc) rc = nb_added_split(&cut, text, bytes, err);
     if (!rc && template) rc = add_all(ids, &t->post.after, err);
     nb_matcher_free(e->pre.matcher);
     nb_pre_run_release(&e->pre);
     nb_bpe_run_release(&e->bpe);
-    nb_strbuf_release(&e->normalized);
-    nb_strbuf_release(&e->scratch);
+    nb_strbuf_release(&e->normalizing.text);
+    nb_strbuf_release(&e->normalizing.scratch);
     nb_free(e);
     return rc;
 }

@@ -10,13 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* True when s[0..n) is valid UTF-8 (no surrogates, no overlong forms); else *bad is the offset of the
- * first byte that is not. */
+/* True when s[0..n) is valid UTF-8 (no surrogates, no overlong forms); else *bad is the offset of
+ * the first byte that is not. */
 bool nb_utf8_check(const char *s, size_t n, size_t *bad);
 
-/* Length of the valid character at s, or of the bytes that a decoder replaces by one U+FFFD (the longest
- * prefix of a valid character, at least 1; Unicode 15, section 3.9). *valid tells which. *more: the bytes
- * end too early to say (n > 0). */
+/* Length of the valid character at s, or of the bytes that a decoder replaces by one U+FFFD (the
+ * longest prefix of a valid character, at least 1; Unicode 15, section 3.9). *valid tells which.
+ * *more: the bytes end too early to say (n > 0). */
 size_t nb_utf8_span(const unsigned char *s, size_t n, bool *valid, bool *more);
 
 size_t nb_utf8_length(unsigned char lead);       /* of a valid character, 1 .. 4 */

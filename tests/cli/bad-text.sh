@@ -18,7 +18,7 @@ try tokenize m --text latin.txt
 try run m -p ""
 tr "\n" " " <novel.txt | head -c 1000 >long.txt
 try run m -p - --quiet <long.txt
-q() { try quantize m -o out --method gptq --samples 8 --seqlen 64 -t 2 --quiet "$@"; }
+q() { try quantize m -o out --method gptq -g 32 --samples 8 --seqlen 64 -t 2 --quiet "$@"; }
 q --calib nowhere.txt
 q --calib empty.txt
 q --calib short.txt

@@ -25,3 +25,9 @@ done
 echo "# models that do not fit together"
 make-model c --hidden 64 --inter 128 --layers 1 --heads 4 --vocab 9000 --context 64 --seed 1
 try eval a --against c --text text --quiet
+echo "# a tokenizer.json with other bytes but the same ids, then with other ids"
+cp -r a d
+echo >>d/tokenizer.json
+nibble eval a --against d --text text --quiet --gate kld=0 | grep verdict
+sed -e 's/: 263,/: @,/' -e 's/: 264,/: 263,/' -e 's/: @,/: 264,/' a/tokenizer.json >d/tokenizer.json
+try eval a --against d --text text --quiet

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_logits.c - every model of tests/golden/models against the logits the reference computed for it:
- * whole, through sessions fed in stretches, and layer by layer; on every CPU level this machine has. */
+ * test_logits.c - every model of tests/golden/models against the logits the reference computed for
+ * it: whole, through sessions fed in stretches, and layer by layer; on every CPU level this machine
+ * has. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,7 +62,8 @@ static void open_golden(struct golden *g, const char *folder, const char *name)
         g->ids[i] = (int32_t)id;
     }
     memcpy(g->logits, logits->data.data, logits->data.bytes);
-    for (int64_t i = 0; i < g->n * g->vocab; i++) g->largest = fmax(g->largest, fabs((double)g->logits[i]));
+    for (int64_t i = 0; i < g->n * g->vocab; i++)
+        g->largest = fmax(g->largest, fabs((double)g->logits[i]));
     nb_free(dir);
     nb_free(file);
 }
@@ -83,7 +85,8 @@ static void check_row(const struct golden *g, const float *logits, int64_t at, c
         worst = d > worst || isnan(d) ? d : worst;
     }
     if (!(worst <= TOLERANCE * g->largest)) {
-        fail_msg("%s, %s: token %lld: off by %g, largest logit %g", g->name, how, (long long)at, worst, g->largest);
+        fail_msg("%s, %s: token %lld: off by %g, largest logit %g", g->name, how, (long long)at,
+                 worst, g->largest);
     }
 }
 
@@ -108,7 +111,7 @@ static void check_session(const struct golden *g, struct nb_engine *e, int64_t s
     snprintf(how, sizeof how, "session by %lld", (long long)step);
     float *logits = nb_alloc((size_t)g->vocab, sizeof *logits);
     require(nb_session_new(&s, e, n, &err), &err);
-    if (n < g->n) { /* a shorter sequence of the same model has no stored logits: compare with a whole run */
+    if (n < g->n) { /* no stored logits for a shorter sequence: compare with a whole run */
         float *hidden = nb_alloc((size_t)(n * g->model->arch.hidden_size), sizeof *hidden);
         float *want = nb_alloc((size_t)g->vocab, sizeof *want);
         require(nb_engine_hidden(e, g->ids, n, hidden, &err), &err);
@@ -134,7 +137,8 @@ static void check_session(const struct golden *g, struct nb_engine *e, int64_t s
     nb_free(logits);
 }
 
-/* The pipeline's way: two windows of the same tokens, every input on its own. Must give the same bits. */
+/* The pipeline's way: two windows of the same tokens, every input on its own. Must give the same
+ * bits. */
 static void check_layers(const struct golden *g, struct nb_backend *be, const float *hidden)
 {
     const struct nb_arch *a = &g->model->arch;
@@ -146,14 +150,16 @@ static void check_layers(const struct golden *g, struct nb_backend *be, const fl
         in[i] = nb_alloc((size_t)(rows * nb_input_width(a, (enum nb_input)i)), sizeof **in);
     }
     for (int w = 0; w < WINDOWS; w++) {
-        require(nb_layer_embed(g->model, be, g->ids, g->n, h + w * g->n * a->hidden_size, &err), &err);
+        require(nb_layer_embed(g->model, be, g->ids, g->n, h + w * g->n * a->hidden_size, &err),
+                &err);
     }
     for (int64_t l = 0; l < a->n_layers; l++) {
         struct nb_layer *layer;
         require(nb_layer_load(&layer, g->model, l, be, &err), &err);
         for (int i = 0; i < NB_INPUT_COUNT; i++) {
-            const float *x = i ? in[i - 1] : NULL;
-            require(nb_layer_step(layer, (enum nb_input)i, h, x, in[i], WINDOWS, g->n, &err), &err);
+            const struct nb_layer_io io = {
+                .h = h, .x = i ? in[i - 1] : NULL, .y = in[i], .n_windows = WINDOWS, .t = g->n};
+            require(nb_layer_step(layer, (enum nb_input)i, &io, &err), &err);
         }
         require(nb_layer_finish(layer, h, in[NB_INPUT_DOWN], WINDOWS, g->n, &err), &err);
         nb_layer_free(layer);
@@ -162,10 +168,11 @@ static void check_layers(const struct golden *g, struct nb_backend *be, const fl
     require(nb_model_tensor(g->model, a->norm_name, &norm, &err), &err);
     float *weight = nb_alloc((size_t)a->hidden_size, sizeof *weight);
     assert_true(nb_to_f32(weight, norm.data.data, norm.dtype, (size_t)a->hidden_size));
-    nb_rmsnorm(be, h, h, weight, rows, a->hidden_size, a->rms_norm_eps);
+    nb_rmsnorm(be, &(struct nb_norm){weight, a->hidden_size, a->rms_norm_eps}, h, h, rows);
     size_t bytes = (size_t)(g->n * a->hidden_size) * sizeof *h;
     for (int w = 0; w < WINDOWS; w++) {
-        if (memcmp(h + w * g->n * a->hidden_size, hidden, bytes) != 0) fail_msg("%s: layers give other bits", g->name);
+        if (memcmp(h + w * g->n * a->hidden_size, hidden, bytes) != 0)
+            fail_msg("%s: layers give other bits", g->name);
     }
     nb_free(weight);
     nb_free(h);

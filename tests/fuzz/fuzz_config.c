@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A config.json: no crash, and what is accepted can be asked about: sizes multiply, names have shapes, rotary
- * frequencies are finite. */
+ * A config.json: no crash, and what is accepted can be asked about: sizes multiply, names have
+ * shapes, rotary frequencies are finite. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -27,7 +27,9 @@ static void ask(const struct nb_arch *a)
     }
     int rank;
     int64_t shape[2];
-    if (!nb_arch_expected_shape(a, a->embed_name, &rank, shape) || rank != 2 || shape[0] != a->vocab_size) abort();
+    if (!nb_arch_expected_shape(a, a->embed_name, &rank, shape) || rank != 2 ||
+        shape[0] != a->vocab_size)
+        abort();
     for (int64_t l = 0; l < a->n_layers; l++) {
         if (a->window[l] < 0) abort();
     }
@@ -36,7 +38,8 @@ static void ask(const struct nb_arch *a)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct nb_err err;
-    json_t *config = nb_json_parse((const char *)data, size, NB_JSON_MAX_DEPTH, "config.json", &err);
+    json_t *config =
+        nb_json_parse((const char *)data, size, NB_JSON_MAX_DEPTH, "config.json", &err);
     if (!config) return 0;
     struct nb_arch arch;
     if (!nb_arch_from_config(&arch, config, &err)) {

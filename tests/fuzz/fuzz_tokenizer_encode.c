@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A text in front of three tokenizers (the first byte chooses): byte-level with a Llama-3 pattern, byte-level with
- * NFC and added tokens of every flag, pieces with byte fallback. Invalid UTF-8 is refused at the right byte, ids
- * are inside the vocabulary, the stream equals the whole; the first tokenizer gives the text back. */
+ * A text in front of three tokenizers (the first byte chooses): byte-level with a Llama-3 pattern,
+ * byte-level with NFC and added tokens of every flag, pieces with byte fallback. Invalid UTF-8 is
+ * refused at the right byte, ids are inside the vocabulary, the stream equals the whole; the first
+ * tokenizer gives the text back. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,6 @@
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
-#define FLAGS(single, left, right, norm, special)                                                  \
-    ",\"single_word\":" single ",\"lstrip\":" left ",\"rstrip\":" right ",\"normalized\":" norm    \
-    ",\"special\":" special "}"
 #define PATTERN                                                                                                          \
     "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" \
     "\\\\p{N}{1,3}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},"              \
@@ -53,34 +51,41 @@ static void piece_model(struct nb_strbuf *json)
         "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}}");
 }
 
+enum { SINGLE_WORD = 1, LSTRIP = 2, RSTRIP = 4, NORMALIZED = 8, SPECIAL = 16 };
+
+static void token(struct nb_strbuf *json, const char *separator, const char *content,
+                  unsigned flags)
+{
+    static const char *const names[] = {"single_word", "lstrip", "rstrip", "normalized", "special"};
+    nb_strbuf_printf(json, "%s{\"content\":\"%s\"", separator, content);
+    for (unsigned i = 0; i < 5; i++) {
+        nb_strbuf_printf(json, ",\"%s\":%s", names[i], flags >> i & 1 ? "true" : "false");
+    }
+    nb_strbuf_putc(json, '}');
+}
+
+static void byte_level_json(struct nb_strbuf *json, bool flagged)
+{
+    byte_model(json);
+    nb_strbuf_puts(json,
+                   ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" PATTERN
+                   "," BYTE_LEVEL "]},\"decoder\":{\"type\":\"ByteLevel\"},\"added_tokens\":");
+    token(json, "[", "<|end|>", SPECIAL);
+    if (flagged) {
+        token(json, ",", "[L]", LSTRIP | SPECIAL);
+        token(json, ",", "[R]", RSTRIP | NORMALIZED);
+        token(json, ",", "  ", LSTRIP | RSTRIP);
+        token(json, ",", "the", SINGLE_WORD | LSTRIP | RSTRIP | NORMALIZED);
+    }
+    nb_strbuf_puts(json, flagged ? "],\"normalizer\":{\"type\":\"NFC\"}}" : "]}");
+}
+
 static struct nb_tokenizer *make(unsigned kind)
 {
     struct nb_strbuf json;
     nb_strbuf_init(&json);
-    if (kind == 2) {
-        piece_model(&json);
-    } else {
-        byte_model(&json);
-        nb_strbuf_puts(
-            &json,
-            ",\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[" PATTERN "," BYTE_LEVEL
-            "]},"
-            "\"decoder\":{\"type\":\"ByteLevel\"},\"added_tokens\":[{\"content\":\"<|end|>\"" FLAGS(
-                "false", "false", "false", "false", "true"));
-        if (kind == 1) {
-            nb_strbuf_puts(
-                &json,
-                ",{\"content\":\"[L]\"" FLAGS("false", "true", "false", "false", "true") ",{\"content\":\"[R]\"" FLAGS(
-                    "false", "false", "true", "true",
-                    "false") ",{\"content\":\"  \"" FLAGS("false", "true", "true", "false",
-                                                          "false") ",{\"content\":\"the\"" FLAGS("true",
-                                                                                                 "true",
-                                                                                                 "true",
-                                                                                                 "true",
-                                                                                                 "false"));
-        }
-        nb_strbuf_puts(&json, kind == 1 ? "],\"normalizer\":{\"type\":\"NFC\"}}" : "]}");
-    }
+    if (kind == 2) piece_model(&json);
+    else byte_level_json(&json, kind == 1);
     struct nb_err err;
     struct nb_tokenizer *t;
     if (nb_tokenizer_parse(&t, json.data, json.len, "fuzz", &err)) abort();

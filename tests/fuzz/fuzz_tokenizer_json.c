@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A tokenizer.json: no crash; one that opens encodes and decodes, its ids stay inside its size, and the stream
- * of pieces equals the text decoded at once, every piece whole characters. */
+ * A tokenizer.json: no crash; one that opens encodes and decodes, its ids stay inside its size, and
+ * the stream of pieces equals the text decoded at once, every piece whole characters. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -17,6 +17,7 @@ Made with tokenizers 0.23.3, Python 3.11. OUT holds
                        with special tokens as text, "|", the decoded text, "|", the same without special tokens
   books.json           the bundled texts with the tokenizer of models/books-11m: count and sha256 of ids
 """
+import collections
 import copy
 import hashlib
 import json
@@ -176,7 +177,11 @@ def train_pieces(size, alphabet, with_spaces=False):
     t.normalizer = normalizers.Replace(" ", "\u2581")
     t.pre_tokenizer = None if with_spaces else pre_tokenizers.Split("\u2581", "merged_with_next")
     lines = [piece for line in training_lines() for piece in line.replace("\0", "").split("\n")]
-    t.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=size, show_progress=False, limit_alphabet=alphabet))
+    # The trainer's own limit_alphabet breaks ties at random.
+    counts = collections.Counter("".join(lines).replace(" ", "\u2581"))
+    kept = set(sorted(counts, key=lambda c: (-counts[c], c))[:alphabet]) | {" "}
+    lines = ["".join(c for c in line if c in kept) for line in lines]
+    t.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=size, show_progress=False))
     model = json.loads(t.to_str())["model"]
     merged = ["".join(m) for m in model["merges"]]
     chars = [c for c in model["vocab"] if c not in set(merged)]

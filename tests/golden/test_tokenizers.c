@@ -222,7 +222,7 @@ static void families(void **state)
         char *suffix = strstr(names[i], ".expected.json");
         if (!suffix) continue;
         json_t *e = load(f, names[i]);
-        strcpy(suffix, ".json");
+        memcpy(suffix, ".json", sizeof ".json");
         json_t *spec = load(f, names[i]);
         struct nb_tokenizer *t = open_json(spec, names[i]);
         assert_int_equal(json_array_size(json_object_get(e, "ids")), f->n_texts);

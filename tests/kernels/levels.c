@@ -18,7 +18,8 @@ enum { GUARD = 64 };
 
 int levels_get(struct level out[MAX_LEVELS])
 {
-    static const char *const names[] = {"generic", "avx2", "avx512"};
+    static const char *const names[] = {"generic", "avx2", "avx512",
+                                        ""}; /* last: all this machine has */
     int n = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         unsigned features;
@@ -41,7 +42,8 @@ static size_t mapping_bytes(size_t n)
 float *guarded_new(size_t n)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = mapping_bytes(n);
-    unsigned char *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    unsigned char *base =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(base != MAP_FAILED);
     assert_int_equal(mprotect(base + bytes - page, page, PROT_NONE), 0);
     unsigned char *p = base + bytes - page - n * sizeof(float);

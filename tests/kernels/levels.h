@@ -21,7 +21,8 @@ int levels_get(struct level out[MAX_LEVELS]);
 
 /* n floats between two guard zones; ends exactly at a page that faults when read. */
 float *guarded_new(size_t n);
-void guarded_check(const float *p, size_t n); /* fails the test when a guard byte before p changed */
+void guarded_check(const float *p,
+                   size_t n); /* fails the test when a guard byte before p changed */
 void guarded_free(float *p, size_t n);
 
 void fill_normal(struct nb_rng *rng, float *x, size_t n, float scale);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tiles.c - every level's tiles, packing and dot products against f64 and against plain loops. */
+ * test_tiles.c - every level's tiles, packing and dot products against f64 and against plain
+ * loops. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/half.h"
 #include "levels.h"
 
 static const enum nb_dtype types[] = {NB_F32, NB_F16, NB_BF16};
@@ -26,10 +28,12 @@ static void test_tile_f32(void **state)
         const int mr = ops->mr, nr = ops->nr;
         for (int trial = 0; trial < 60; trial++) {
             int64_t k = (int64_t)nb_rng_below(&rng, 70), lda = mr + (int64_t)nb_rng_below(&rng, 3);
-            int64_t ldb = nr + (int64_t)nb_rng_below(&rng, 3), ldc = nr + (int64_t)nb_rng_below(&rng, 5);
+            int64_t ldb = nr + (int64_t)nb_rng_below(&rng, 3),
+                    ldc = nr + (int64_t)nb_rng_below(&rng, 5);
             int rows = 1 + (int)nb_rng_below(&rng, (uint64_t)mr);
             bool add = trial & 1;
-            size_t na = (size_t)(k * lda + 1), nb = (size_t)(k * ldb + 1), nc = (size_t)((rows - 1) * ldc + nr);
+            size_t na = (size_t)(k * lda + 1), nb = (size_t)(k * ldb + 1),
+                   nc = (size_t)((rows - 1) * ldc + nr);
             float *a = guarded_new(na), *b = guarded_new(nb), *c = guarded_new(nc);
             float *before = malloc(nc * sizeof *before);
             assert_non_null(before);
@@ -37,7 +41,7 @@ static void test_tile_f32(void **state)
             fill_normal(&rng, b, nb, 1);
             fill_normal(&rng, c, nc, 1);
             memcpy(before, c, nc * sizeof *c);
-            ops->tile_f32(k, a, lda, b, ldb, c, ldc, rows, add);
+            ops->tile_f32(&(struct nb_tile_f32){k, a, lda, b, ldb, c, ldc, rows, add});
             for (int r = 0; r < rows; r++) {
                 for (int64_t j = 0; j < (r == rows - 1 ? nr : ldc); j++) {
                     float old = before[r * ldc + j];
@@ -80,9 +84,11 @@ static void test_tile_rows_are_independent(void **state)
     for (int l = 0; l < n; l++) {
         const struct nb_cpu_ops *ops = &levels[l].ops;
         float whole[NB_TILE_MAX_MR * NB_TILE_MAX_NR], part[NB_TILE_MAX_MR * NB_TILE_MAX_NR];
-        ops->tile_f32(K, a, ops->mr, b, ops->nr, whole, ops->nr, ops->mr, false);
+        ops->tile_f32(
+            &(struct nb_tile_f32){K, a, ops->mr, b, ops->nr, whole, ops->nr, ops->mr, false});
         for (int rows = 1; rows < ops->mr; rows++) {
-            ops->tile_f32(K, a, ops->mr, b, ops->nr, part, ops->nr, rows, false);
+            ops->tile_f32(
+                &(struct nb_tile_f32){K, a, ops->mr, b, ops->nr, part, ops->nr, rows, false});
             assert_memory_equal(part, whole, (size_t)(rows * ops->nr) * sizeof *part);
         }
     }
@@ -104,7 +110,8 @@ static void test_tile_f64(void **state)
         for (int rows = 1; rows <= ops->mr64; rows++) {
             double c[NB_TILE_MAX_MR * NB_TILE_MAX_NR];
             for (int i = 0; i < rows * ops->nr64; i++) c[i] = 1;
-            ops->tile_f64(K, a, ops->mr64, b, ops->nr64, c, ops->nr64, rows, true);
+            ops->tile_f64(
+                &(struct nb_tile_f64){K, a, ops->mr64, b, ops->nr64, c, ops->nr64, rows, true});
             for (int r = 0; r < rows; r++) {
                 for (int j = 0; j < ops->nr64; j++) {
                     double sum = 1;
@@ -116,13 +123,33 @@ static void test_tile_f64(void **state)
     }
 }
 
-static void check_panel(const float *panel, int w, const float *x, int64_t row_step, int64_t k_step, int rows,
-                        int64_t k)
+/* What a panel packed from x must hold: vector r, element kk at x[r*row_step + kk*k_step]. */
+struct packed {
+    const float *x;
+    int64_t row_step, k_step;
+    int w, rows;
+    int64_t k;
+};
+
+static float element_of(const struct packed *p, int r, int64_t kk)
 {
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < w; r++) {
-            float want = r < rows ? x[r * row_step + kk * k_step] : 0.0f;
-            assert_true(panel[kk * w + r] == want);
+    return r < p->rows && kk < p->k ? p->x[r * p->row_step + kk * p->k_step] : 0.0f;
+}
+
+static void check_f32(const float *panel, const struct packed *p)
+{
+    for (int64_t kk = 0; kk < p->k; kk++) {
+        for (int r = 0; r < p->w; r++) assert_true(panel[kk * p->w + r] == element_of(p, r, kk));
+    }
+}
+
+static void check_bf16(const float *panel, const struct packed *p)
+{
+    for (int64_t pair = 0; 2 * pair < p->k; pair++) {
+        for (int r = 0; r < p->w; r++) {
+            uint32_t want = nb_f32_to_bf16(element_of(p, r, 2 * pair)) |
+                            (uint32_t)nb_f32_to_bf16(element_of(p, r, 2 * pair + 1)) << 16;
+            assert_int_equal(nb_f32_bits(panel[pair * p->w + r]), want);
         }
     }
 }
@@ -136,21 +163,29 @@ static void test_pack_rows(void **state)
     nb_rng_init(&rng, 4);
     for (int l = 0; l < n; l++) {
         const struct nb_cpu_ops *ops = &levels[l].ops;
-        for (int trial = 0; trial < 90; trial++) {
+        for (int trial = 0; trial < 120; trial++) {
             enum nb_dtype type = types[trial % 3];
             int w = trial & 1 ? ops->mr : ops->nr, rows = 1 + (int)nb_rng_below(&rng, (uint64_t)w);
-            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 50), ld = k + (int64_t)nb_rng_below(&rng, 4);
+            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 70),
+                    ld = k + (int64_t)nb_rng_below(&rng, 4);
             size_t count = (size_t)((rows - 1) * ld + k), out = (size_t)(k * w) + NB_PACK_SLACK;
             float *x = malloc(count * sizeof *x), *panel = guarded_new(out);
             /* The source ends at a page that faults; a 16-bit one is given half the floats. */
             size_t source_floats = type == NB_F32 ? count : (count + 1) / 2;
             float *source = guarded_new(source_floats);
-            unsigned char *src = (unsigned char *)(source + source_floats) - count * (type == NB_F32 ? 4 : 2);
+            unsigned char *src =
+                (unsigned char *)(source + source_floats) - count * (type == NB_F32 ? 4 : 2);
             assert_non_null(x);
             fill_normal(&rng, x, count, 1);
             store_as(src, x, type, count);
-            ops->pack_rows_f32(panel, w, src, type, ld, rows, k);
-            check_panel(panel, w, x, ld, 1, rows, k);
+            const struct nb_pack pack = {panel, w, src, type, ld, rows, k};
+            const struct packed want = {x, ld, 1, w, rows, k};
+            ops->pack_rows_f32(&pack);
+            check_f32(panel, &want);
+            if (ops->pack_rows_bf16) {
+                ops->pack_rows_bf16(&pack);
+                check_bf16(panel, &want);
+            }
             guarded_check(panel, out);
             guarded_free(panel, out);
             guarded_free(source, source_floats);
@@ -170,15 +205,67 @@ static void test_pack_cols(void **state)
         const struct nb_cpu_ops *ops = &levels[l].ops;
         for (int trial = 0; trial < 60; trial++) {
             int w = trial & 1 ? ops->mr : ops->nr, rows = 1 + (int)nb_rng_below(&rng, (uint64_t)w);
-            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 30), ld = rows + (int64_t)nb_rng_below(&rng, 4);
+            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 30),
+                    ld = rows + (int64_t)nb_rng_below(&rng, 4);
             size_t count = (size_t)((k - 1) * ld + rows), out = (size_t)(k * w) + NB_PACK_SLACK;
             float *x = guarded_new(count), *panel = guarded_new(out);
             fill_normal(&rng, x, count, 1);
-            ops->pack_cols_f32(panel, w, x, ld, rows, k);
-            check_panel(panel, w, x, 1, ld, rows, k);
+            const struct nb_pack pack = {panel, w, x, NB_F32, ld, rows, k};
+            const struct packed want = {x, 1, ld, w, rows, k};
+            ops->pack_cols_f32(&pack);
+            check_f32(panel, &want);
+            if (ops->pack_cols_bf16) {
+                ops->pack_cols_bf16(&pack);
+                check_bf16(panel, &want);
+            }
             guarded_check(panel, out);
             guarded_free(panel, out);
             guarded_free(x, count);
+        }
+    }
+}
+
+static void test_tile_bf16(void **state)
+{
+    (void)state;
+    struct level levels[MAX_LEVELS];
+    int n = levels_get(levels);
+    struct nb_rng rng;
+    nb_rng_init(&rng, 7);
+    enum { PAIRS = 37 };
+    static float a[PAIRS * NB_TILE_MAX_MR], b[PAIRS * NB_TILE_MAX_NR],
+        c[NB_TILE_MAX_MR * NB_TILE_MAX_NR];
+    for (int l = 0; l < n; l++) {
+        const struct nb_cpu_ops *ops = &levels[l].ops;
+        if (!ops->tile_bf16) continue;
+        for (int rows = 1; rows <= ops->mr; rows++) {
+            for (int i = 0; i < PAIRS * ops->mr; i++) {
+                a[i] = nb_f32_from_bits(nb_f32_to_bf16((float)nb_rng_normal(&rng)) |
+                                        (uint32_t)nb_f32_to_bf16((float)nb_rng_normal(&rng)) << 16);
+            }
+            for (int i = 0; i < PAIRS * ops->nr; i++) {
+                b[i] = nb_f32_from_bits(nb_f32_to_bf16((float)nb_rng_normal(&rng)) |
+                                        (uint32_t)nb_f32_to_bf16((float)nb_rng_normal(&rng)) << 16);
+            }
+            for (int i = 0; i < rows * ops->nr; i++) c[i] = 2;
+            ops->tile_bf16(
+                &(struct nb_tile_f32){PAIRS, a, ops->mr, b, ops->nr, c, ops->nr, rows, true});
+            for (int r = 0; r < rows; r++) {
+                for (int j = 0; j < ops->nr; j++) {
+                    double sum = 2, size = 2;
+                    for (int p = 0; p < PAIRS; p++) {
+                        uint32_t x = nb_f32_bits(a[p * ops->mr + r]),
+                                 y = nb_f32_bits(b[p * ops->nr + j]);
+                        double low =
+                            (double)nb_bf16_to_f32((uint16_t)x) * nb_bf16_to_f32((uint16_t)y);
+                        double high = (double)nb_bf16_to_f32((uint16_t)(x >> 16)) *
+                                      nb_bf16_to_f32((uint16_t)(y >> 16));
+                        sum += low + high;
+                        size += fabs(low) + fabs(high);
+                    }
+                    assert_true(fabs(c[r * ops->nr + j] - sum) <= 4 * (PAIRS + 1) * 0x1p-24 * size);
+                }
+            }
         }
     }
 }
@@ -198,7 +285,7 @@ static void test_pack_rows_f64(void **state)
             int w = side ? ops->mr64 : ops->nr64;
             for (int rows = 1; rows <= w; rows++) {
                 for (int k = 1; k <= K; k++) {
-                    ops->pack_rows_f64(panel, w, x, LD, rows, k);
+                    ops->pack_rows_f64(&(struct nb_pack_f64){panel, w, x, LD, rows, k});
                     for (int kk = 0; kk < k; kk++) {
                         for (int r = 0; r < w; r++) {
                             assert_true(panel[kk * w + r] == (r < rows ? x[r * LD + kk] : 0.0));
@@ -221,20 +308,32 @@ static void test_dot(void **state)
         const struct nb_cpu_ops *ops = &levels[l].ops;
         for (int trial = 0; trial < 120; trial++) {
             enum nb_dtype type = types[trial % 3];
-            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 90), rows = 1 + (int64_t)nb_rng_below(&rng, 9);
-            int64_t m = 1 + trial % NB_DOT_MAX_M, ldx = k + 1, ldw = k + (int64_t)nb_rng_below(&rng, 3), ldy = rows + 2;
+            int64_t k = 1 + (int64_t)nb_rng_below(&rng, 90),
+                    rows = 1 + (int64_t)nb_rng_below(&rng, 9);
+            int64_t m = 1 + trial % NB_DOT_MAX_M, ldx = k + 1,
+                    ldw = k + (int64_t)nb_rng_below(&rng, 3), ldy = rows + 2;
             size_t nw = (size_t)((rows - 1) * ldw + k), nx = (size_t)((m - 1) * ldx + k);
-            size_t ny = (size_t)((m - 1) * ldy + rows), source_floats = type == NB_F32 ? nw : (nw + 1) / 2;
+            size_t ny = (size_t)((m - 1) * ldy + rows),
+                   source_floats = type == NB_F32 ? nw : (nw + 1) / 2;
             float *w = malloc(nw * sizeof *w), *x = guarded_new(nx), *y = guarded_new(ny);
             float *source = guarded_new(source_floats);
-            unsigned char *src = (unsigned char *)(source + source_floats) - nw * (type == NB_F32 ? 4 : 2);
+            unsigned char *src =
+                (unsigned char *)(source + source_floats) - nw * (type == NB_F32 ? 4 : 2);
             assert_non_null(w);
             fill_normal(&rng, w, nw, 1);
             fill_normal(&rng, x, nx, 1);
             store_as(src, w, type, nw);
             memset(y, 0, ny * sizeof *y);
-            ops->dot(&(struct nb_dot){.x = x, .ldx = ldx, .m = m, .w = src, .type = type, .ldw = ldw, .rows = rows,
-                                      .k = k, .y = y, .ldy = ldy});
+            ops->dot(&(struct nb_dot){.x = x,
+                                      .ldx = ldx,
+                                      .m = m,
+                                      .w = src,
+                                      .type = type,
+                                      .ldw = ldw,
+                                      .rows = rows,
+                                      .k = k,
+                                      .y = y,
+                                      .ldy = ldy});
             for (int64_t i = 0; i < m; i++) {
                 for (int64_t r = 0; r < ldy && i * ldy + r < (int64_t)ny; r++) {
                     double sum = 0, size = 0;
@@ -261,7 +360,7 @@ int main(void)
         cmocka_unit_test(test_tile_f32),  cmocka_unit_test(test_tile_rows_are_independent),
         cmocka_unit_test(test_tile_f64),  cmocka_unit_test(test_pack_rows),
         cmocka_unit_test(test_pack_cols), cmocka_unit_test(test_pack_rows_f64),
-        cmocka_unit_test(test_dot),
+        cmocka_unit_test(test_tile_bf16), cmocka_unit_test(test_dot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_vectors.c - every level's elementwise operators against f64, over ordinary and extreme values. */
+ * test_vectors.c - every level's elementwise operators against f64, over ordinary and extreme
+ * values. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -32,7 +33,8 @@ static void test_act(void **state)
     int n = levels_get(levels);
     struct nb_rng rng;
     nb_rng_init(&rng, 1);
-    static const float specials[] = {0.0f, -0.0f, 1e-30f, -1e-30f, 20.0f, -20.0f, 80.0f, -80.0f, 1e4f, -1e4f};
+    static const float specials[] = {0.0f,   -0.0f, 1e-30f, -1e-30f, 20.0f,
+                                     -20.0f, 80.0f, -80.0f, 1e4f,    -1e4f};
     for (int l = 0; l < n; l++) {
         for (int kind = 0; kind < 4; kind++) {
             for (int i = 0; i < N_LENGTHS; i++) {
@@ -40,12 +42,16 @@ static void test_act(void **state)
                 float *gate = guarded_new(len), *up = guarded_new(len), *out = guarded_new(len);
                 fill_normal(&rng, gate, len, 4);
                 fill_normal(&rng, up, len, 1);
-                for (size_t j = 0; j < len && j < sizeof specials / sizeof *specials; j++) gate[j] = specials[j];
+                for (size_t j = 0; j < len && j < sizeof specials / sizeof *specials; j++)
+                    gate[j] = specials[j];
                 levels[l].ops.act[kind](out, gate, up, lengths[i]);
                 for (size_t j = 0; j < len; j++) {
                     double want = exact_act(kind, gate[j]) * up[j];
-                    /* gelu through erf and tanh cancels on the far negative side: absolute there. */
-                    double slack = kind == 0 || kind == 3 ? 1e-30 : 3e-7 * fabs((double)up[j]) * fmin(fabs((double)gate[j]), 6);
+                    /* gelu through erf and tanh cancels on the far negative side: absolute
+                     * there. */
+                    double slack = kind == 0 || kind == 3 ? 1e-30
+                                                          : 3e-7 * fabs((double)up[j]) *
+                                                                fmin(fabs((double)gate[j]), 6);
                     assert_true(fabs(out[j] - want) <= 1e-6 * fabs(want) + slack);
                 }
                 guarded_check(out, len);
@@ -173,7 +179,8 @@ static void test_exp_range(void **state)
         }
         float special[] = {-INFINITY, INFINITY, NAN, 0.0f, -1000.0f, 1000.0f, 89.5f, -87.4f};
         levels[l].ops.exp_sum(special, 8, 0.0f);
-        assert_true(special[0] == 0.0f && special[1] == INFINITY && isnan(special[2]) && special[3] == 1.0f);
+        assert_true(special[0] == 0.0f && special[1] == INFINITY && isnan(special[2]) &&
+                    special[3] == 1.0f);
         assert_true(special[4] == 0.0f && special[5] == INFINITY && special[6] == INFINITY);
         assert_true(fabs((double)special[7] - exp((double)-87.4f)) <= 0x1p-149);
     }
@@ -211,7 +218,8 @@ static void test_softmax(void **state)
         const struct nb_cpu_ops *ops = &levels[l].ops;
         const int nr = ops->nr;
         float s[KEYS * NB_TILE_MAX_NR], p[KEYS * NB_TILE_MAX_NR];
-        float m[NB_TILE_MAX_NR], sum[NB_TILE_MAX_NR], alpha1[NB_TILE_MAX_NR], alpha2[NB_TILE_MAX_NR];
+        float m[NB_TILE_MAX_NR], sum[NB_TILE_MAX_NR], alpha1[NB_TILE_MAX_NR],
+            alpha2[NB_TILE_MAX_NR];
         fill_normal(&rng, s, (size_t)(KEYS * nr), 20);
         for (int t = 0; t < KEYS; t++) s[t * nr + 1] = -INFINITY;  /* sees nothing */
         for (int t = 0; t < FIRST; t++) s[t * nr + 2] = -INFINITY; /* nothing in the first block */
@@ -236,7 +244,8 @@ static void test_softmax(void **state)
             assert_true(fabs(sum[j] - total) <= 1e-5 * total);
             for (int t = 0; t < KEYS; t++) {
                 double want = exp(s[t * nr + j] - top);
-                assert_true(fabs(p[t * nr + j] - want) <= 1e-5 * want + 1e-37); /* s - m is rounded */
+                assert_true(fabs(p[t * nr + j] - want) <=
+                            1e-5 * want + 1e-37); /* s - m is rounded */
             }
         }
     }
@@ -266,7 +275,8 @@ static void test_add_dequant_unpack(void **state)
             for (size_t j = 0; j < sizeof packed; j++) packed[j] = (uint8_t)nb_rng_below(&rng, 256);
             memset(code, 0xee, sizeof code);
             levels[l].ops.unpack_u4(code, packed, lengths[i]);
-            for (size_t j = 0; j < len; j++) assert_int_equal(code[j], j & 1 ? packed[j / 2] >> 4 : packed[j / 2] & 15);
+            for (size_t j = 0; j < len; j++)
+                assert_int_equal(code[j], j & 1 ? packed[j / 2] >> 4 : packed[j / 2] & 15);
             assert_int_equal(code[len], 0xee);
             guarded_check(y, len);
             guarded_free(x, len);
@@ -279,14 +289,10 @@ static void test_add_dequant_unpack(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_act),
-        cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_exp_sum_and_logsumexp),
-        cmocka_unit_test(test_exp_range),
-        cmocka_unit_test(test_logsumexp_special),
-        cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_add_dequant_unpack),
+        cmocka_unit_test(test_act),       cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),      cmocka_unit_test(test_exp_sum_and_logsumexp),
+        cmocka_unit_test(test_exp_range), cmocka_unit_test(test_logsumexp_special),
+        cmocka_unit_test(test_softmax),   cmocka_unit_test(test_add_dequant_unpack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * features.c - see features.h. The compiler's runtime reads CPUID and XCR0, so a level that the operating
- * system has not enabled is not reported. */
+ * features.c - see features.h. The compiler's runtime reads CPUID and XCR0, so a level that the
+ * operating system has not enabled is not reported. */
 #include "backend/cpu/features.h"
 
 #include <stdio.h>
@@ -27,7 +27,8 @@ unsigned nb_cpu_detect(void)
     unsigned f = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")) {
         f |= NB_CPU_AVX2;
     }
     if (f && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -54,12 +55,14 @@ int nb_cpu_choose(unsigned *features, const char *level, struct nb_err *err)
         if (!(have & levels[i].bit)) {
             char text[96];
             nb_cpu_describe(have, text, sizeof text);
-            return nb_fail(err, NB_E_SPEC, "CPU level '%s' was asked for, but this machine has: %s", level, text);
+            return nb_fail(err, NB_E_SPEC, "CPU level '%s' was asked for, but this machine has: %s",
+                           level, text);
         }
         *features = have & levels[i].mask;
         return 0;
     }
-    return nb_fail(err, NB_E_USAGE, "CPU level '%.32s' is not known, expected one of: generic, avx2, avx512", level);
+    return nb_fail(err, NB_E_USAGE,
+                   "CPU level '%.32s' is not known, expected one of: generic, avx2, avx512", level);
 }
 
 void nb_cpu_describe(unsigned features, char *out, size_t bytes)

@@ -2,8 +2,9 @@
  *
  * ops.h - the table of single-threaded operators, one slot each, chosen once per backend.
  *
- * generic/ fills every slot and is the specification; avx2/ and avx512/ overwrite what they do better. A
- * bound or "exact" at a typedef is what tests/kernels holds every level to. Nothing here allocates. */
+ * generic/ fills every slot and is the specification; avx2/ and avx512/ overwrite what they do
+ * better. A bound or "exact" at a typedef is what tests/kernels holds every level to. Nothing here
+ * allocates. */
 #ifndef NB_BACKEND_CPU_OPS_H
 #define NB_BACKEND_CPU_OPS_H
 
@@ -16,36 +17,80 @@
  *
  * A tile multiplies two panels: a[k][mr] and b[k][nr], both with k outermost, into c[rows][nr]. */
 
-enum { NB_TILE_MAX_MR = 16, NB_TILE_MAX_NR = 32, NB_PACK_SLACK = 16 /* floats a pack may write past its panel */ };
+enum {
+    NB_TILE_MAX_MR = 16,
+    NB_TILE_MAX_NR = 32,
+    NB_PACK_SLACK = 16 /* floats a pack may write past its panel */
+};
 
-/* c[r][j] = (add ? c[r][j] : 0) + sum over kk of a[kk*lda + r] * b[kk*ldb + j], for r in [0, rows), all nr j.
- * The sum starts at 0, runs over rising kk and is added to c last, so that a row's value depends on nothing
- * but its own operands. Against f64: |error| <= 2 k eps sum|a b|. */
-typedef void (*nb_tile_f32_fn)(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
-                               int64_t ldc, int rows, bool add);
-typedef void (*nb_tile_f64_fn)(int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb, double *c,
-                               int64_t ldc, int rows, bool add);
-
-/* Panel of width w from rows that are contiguous along k: dst[kk*w + r] = src[r*ld + kk], 0 for r in [rows, w).
- * src: F32, F16 or BF16 elements, ld in elements. May write NB_PACK_SLACK floats past k*w. Exact. */
-typedef void (*nb_pack_rows_f32_fn)(float *dst, int w, const void *src, enum nb_dtype type, int64_t ld, int rows,
-                                    int64_t k);
-/* The same from a source that has k outermost: dst[kk*w + r] = src[kk*ld + r]. */
-typedef void (*nb_pack_cols_f32_fn)(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k);
-typedef void (*nb_pack_rows_f64_fn)(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k);
-
-/* The same tile over pairs: each 32-bit container of a and b holds two bf16 of neighbouring k (low half first), k
- * counts pairs. Against f64 on the bf16 values: |error| <= 4 k eps sum|a b|; denormals may count as 0. */
+/* c[r][j] = (add ? c[r][j] : 0) + sum over kk of a[kk*lda + r] * b[kk*ldb + j], for r in [0, rows),
+ * all nr j. The sum starts at 0, runs over rising kk and is added to c last, so that a row's value
+ * depends on nothing but its own operands. Against f64: |error| <= 2 k eps sum|a b|. */
+struct nb_tile_f32 {
+    int64_t k;
+    const float *a;
+    int64_t lda;
+    const float *b;
+    int64_t ldb;
+    float *c;
+    int64_t ldc;
+    int rows;
+    bool add;
+};
+typedef void (*nb_tile_f32_fn)(const struct nb_tile_f32 *t);
+/* The same tile over pairs: each 32-bit container of a and b holds two bf16 of neighbouring k (low
+ * half first), k counts pairs. Against f64 on the bf16 values: |error| <= 4 k eps sum|a b|;
+ * denormals may count as 0. */
 typedef nb_tile_f32_fn nb_tile_bf16_fn;
-/* A packed f32 panel [k][w] to pairs [(k + 1) / 2][w] in place, round to nearest even, a missing last row is 0. */
-typedef void (*nb_pair_bf16_fn)(float *panel, int w, int64_t k);
+
+struct nb_tile_f64 {
+    int64_t k;
+    const double *a;
+    int64_t lda;
+    const double *b;
+    int64_t ldb;
+    double *c;
+    int64_t ldc;
+    int rows;
+    bool add;
+};
+typedef void (*nb_tile_f64_fn)(const struct nb_tile_f64 *t);
+
+/* A panel of width w from `rows` vectors of length k, 0 for r in [rows, w). Two ways the source may
+ * lie:
+ *   rows: dst[kk*w + r] = src[r*ld + kk]     src F32, F16 or BF16
+ *   cols: dst[kk*w + r] = src[kk*ld + r]     src F32
+ * ld in elements. May write NB_PACK_SLACK floats past the panel. Exact. The bf16 forms make
+ * pairs for nb_tile_bf16_fn, (k + 1) / 2 of them, rounded to nearest even; a missing last
+ * element is 0. */
+struct nb_pack {
+    float *dst;
+    int w;
+    const void *src;
+    enum nb_dtype type;
+    int64_t ld;
+    int rows;
+    int64_t k;
+};
+typedef void (*nb_pack_fn)(const struct nb_pack *p);
+
+struct nb_pack_f64 { /* rows */
+    double *dst;
+    int w;
+    const double *src;
+    int64_t ld;
+    int rows;
+    int64_t k;
+};
+typedef void (*nb_pack_f64_fn)(const struct nb_pack_f64 *p);
 
 /* ---- few rows of x ---- */
 
 enum { NB_DOT_MAX_M = 4 };
 
-/* y[i*ldy + r] = sum over k of x[i*ldx + k] * w[r*ldw + k], i in [0, m), m <= NB_DOT_MAX_M, r in [0, rows). A value
- * depends on its own row of x and of w only. w: F32, F16 or BF16. |error| <= 2 k eps sum|x w|. */
+/* y[i*ldy + r] = sum over k of x[i*ldx + k] * w[r*ldw + k], i in [0, m), m <= NB_DOT_MAX_M, r in
+ * [0, rows). A value depends on its own row of x and of w only. w: F32, F16 or BF16. |error| <= 2 k
+ * eps sum|x w|. */
 struct nb_dot {
     const float *x;
     int64_t ldx, m;
@@ -58,19 +103,23 @@ struct nb_dot {
 typedef void (*nb_dot_fn)(const struct nb_dot *d);
 
 /* dst[i] = (code[i] - zero) * scale, one rounding each, i in [0, n). Exact. */
-typedef void (*nb_dequant_u8_fn)(float *dst, const uint8_t *code, int64_t n, float scale, float zero);
+typedef void (*nb_dequant_u8_fn)(float *dst, const uint8_t *code, int64_t n, float scale,
+                                 float zero);
 /* code[i] = nibble i of src (low nibble first), i in [0, n). Exact. */
 typedef void (*nb_unpack_u4_fn)(uint8_t *code, const uint8_t *src, int64_t n);
 
 /* ---- element by element ---- */
 
-/* y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps), i in [0, d). Relative error <= 2e-6. y may be x. */
+/* y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps), i in [0, d). Relative error <= 2e-6. y may be
+ * x. */
 typedef void (*nb_rmsnorm_fn)(float *y, const float *x, const float *weight, int64_t d, float eps);
-/* In place on one head: x[i], x[i + half] rotated by cos_t[i], sin_t[i]. Error <= 4 eps (|x1| + |x2|). */
+/* In place on one head: x[i], x[i + half] rotated by cos_t[i], sin_t[i]. Error <= 4 eps (|x1| +
+ * |x2|). */
 typedef void (*nb_rope_fn)(float *x, int64_t half, const float *cos_t, const float *sin_t);
-/* out[i] = act(gate[i]) * up[i]. Relative error of act <= 4 eps + that of its argument. out may be gate. */
+/* out[i] = act(gate[i]) * up[i]. Relative error of act <= 4 eps + that of its argument. out may be
+ * gate. */
 typedef void (*nb_act_fn)(float *out, const float *gate, const float *up, int64_t n);
-typedef void (*nb_add_fn)(float *y, const float *x, int64_t n); /* y += x; exact */
+typedef void (*nb_add_fn)(float *y, const float *x, int64_t n);      /* y += x; exact */
 typedef void (*nb_add_f64_fn)(double *y, const float *x, int64_t n); /* y += x; exact */
 /* log(sum exp(x[i])), shifted by the largest; f64 sum of f32 terms. Absolute error <= 1e-6. */
 typedef double (*nb_logsumexp_fn)(const float *x, int64_t n);
@@ -78,26 +127,26 @@ typedef double (*nb_logsumexp_fn)(const float *x, int64_t n);
 /* x[i] = exp(x[i] - shift), i in [0, n); returns their sum. exp: relative error <= 2e-7. */
 typedef float (*nb_exp_sum_fn)(float *x, int64_t n, float shift);
 
-/* One step of online softmax over a block of keys, for the nr queries that stand side by side in a panel.
- * s[key][nr] comes in as scores (-inf: not visible) and goes out as exp(score - m); m[nr], l[nr] are the running
- * maximum and sum (start: -inf, 0), alpha[nr] the factor for what was summed before. A query that has seen no
- * key keeps m = -inf, l = 0, and gets zeros. exp: relative error <= 2e-7. */
+/* One step of online softmax over a block of keys, for the nr queries that stand side by side in a
+ * panel. s[key][nr] comes in as scores (-inf: not visible) and goes out as exp(score - m); m[nr],
+ * l[nr] are the running maximum and sum (start: -inf, 0), alpha[nr] the factor for what was summed
+ * before. A query that has seen no key keeps m = -inf, l = 0, and gets zeros. exp: relative error
+ * <= 2e-7. */
 typedef void (*nb_softmax_fn)(float *s, int64_t keys, float *m, float *l, float *alpha);
 /* o[i][nr] *= alpha[nr], i in [0, n). Exact. */
 typedef void (*nb_scale_fn)(float *o, int64_t n, const float *alpha);
 
 struct nb_cpu_ops {
-    const char *tile_name; /* level that filled the tiles: "generic", "avx2", "avx512" */
+    const char *tile_name;   /* level that filled the tiles: "generic", "avx2", "avx512" */
     const char *vector_name; /* level that filled the rest */
-    int mr, nr;            /* f32 tile */
+    int mr, nr;              /* f32 tile */
     nb_tile_f32_fn tile_f32;
-    nb_pack_rows_f32_fn pack_rows_f32;
-    nb_pack_cols_f32_fn pack_cols_f32;
-    nb_tile_bf16_fn tile_bf16; /* of mr x nr too; NULL where the machine has none */
-    nb_pair_bf16_fn pair_bf16;
-    int mr64, nr64;        /* f64 tile */
+    nb_pack_fn pack_rows_f32, pack_cols_f32;
+    nb_tile_bf16_fn tile_bf16; /* of mr x nr too; NULL, as its packs, where the machine has none */
+    nb_pack_fn pack_rows_bf16, pack_cols_bf16;
+    int mr64, nr64; /* f64 tile */
     nb_tile_f64_fn tile_f64;
-    nb_pack_rows_f64_fn pack_rows_f64;
+    nb_pack_f64_fn pack_rows_f64;
     nb_dot_fn dot;
     nb_dequant_u8_fn dequant_u8;
     nb_unpack_u4_fn unpack_u4;

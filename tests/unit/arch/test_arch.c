@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_arch.c - configs of every family: sizes, defaults, plan, folds, names, shapes; and what is refused. */
+ * test_arch.c - configs of every family: sizes, defaults, plan, folds, names, shapes; and what is
+ * refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,8 +12,9 @@
 
 #include "arch/arch.h"
 
-#define SIZES "\"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 3, " \
-              "\"num_attention_heads\": 4"
+#define SIZES                                                                                         \
+    "\"vocab_size\": 100, \"hidden_size\": 64, \"intermediate_size\": 96, \"num_hidden_layers\": 3, " \
+    "\"num_attention_heads\": 4"
 
 static int read_config(struct nb_arch *arch, const char *text, struct nb_err *err)
 {
@@ -37,25 +39,27 @@ static void must_refuse(const char *text, int status, const char *message)
     assert_string_equal(err.text, message);
 }
 
-static void check_linear(const struct nb_arch *a, enum nb_role role, enum nb_input input, const char *name,
-                         int64_t rows, int64_t cols, bool bias)
+static void check_linear(const struct nb_arch *a, const char *name, struct nb_arch_linear want)
 {
-    const struct nb_arch_linear *lin = nb_arch_linear_of(a, role);
+    const struct nb_arch_linear *lin = nb_arch_linear_of(a, want.role);
     assert_non_null(lin);
-    assert_int_equal(lin->input, input);
     assert_string_equal(lin->name, name);
-    assert_int_equal(lin->rows, rows);
-    assert_int_equal(lin->cols, cols);
-    assert_int_equal(lin->bias, bias);
+    assert_int_equal(lin->input, want.input);
+    assert_int_equal(lin->rows, want.rows);
+    assert_int_equal(lin->cols, want.cols);
+    assert_int_equal(lin->bias, want.bias);
 }
 
 static void test_llama(void **state)
 {
     (void)state;
     struct nb_arch a;
-    must_read(&a, "{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 2, \"attention_bias\": true, "
-                  "\"mlp_bias\": true, \"hidden_act\": \"gelu_new\", \"rms_norm_eps\": 1e-5, \"torch_dtype\": \"float16\", "
-                  "\"bos_token_id\": 7, \"eos_token_id\": [8, 9]}");
+    must_read(
+        &a,
+        "{\"model_type\": \"llama\", " SIZES
+        ", \"num_key_value_heads\": 2, \"attention_bias\": true, "
+        "\"mlp_bias\": true, \"hidden_act\": \"gelu_new\", \"rms_norm_eps\": 1e-5, \"torch_dtype\": \"float16\", "
+        "\"bos_token_id\": 7, \"eos_token_id\": [8, 9]}");
     assert_string_equal(a.model_type, "llama");
     assert_int_equal(a.head_dim, 16);
     assert_int_equal(a.max_position, 2048);
@@ -67,15 +71,30 @@ static void test_llama(void **state)
     assert_true(a.rms_norm_eps == 1e-5);
     assert_false(a.tie_word_embeddings);
     assert_int_equal(a.n_linears, 7);
-    check_linear(&a, NB_ROLE_Q, NB_INPUT_ATTN, "self_attn.q_proj", 64, 64, true);
-    check_linear(&a, NB_ROLE_K, NB_INPUT_ATTN, "self_attn.k_proj", 32, 64, true);
-    check_linear(&a, NB_ROLE_V, NB_INPUT_ATTN, "self_attn.v_proj", 32, 64, true);
-    check_linear(&a, NB_ROLE_O, NB_INPUT_O, "self_attn.o_proj", 64, 64, true);
-    check_linear(&a, NB_ROLE_GATE, NB_INPUT_MLP, "mlp.gate_proj", 96, 64, true);
-    check_linear(&a, NB_ROLE_UP, NB_INPUT_MLP, "mlp.up_proj", 96, 64, true);
-    check_linear(&a, NB_ROLE_DOWN, NB_INPUT_DOWN, "mlp.down_proj", 64, 96, true);
+    check_linear(
+        &a, "self_attn.q_proj",
+        (struct nb_arch_linear){NB_ROLE_Q, NB_INPUT_ATTN, .rows = 64, .cols = 64, .bias = true});
+    check_linear(
+        &a, "self_attn.k_proj",
+        (struct nb_arch_linear){NB_ROLE_K, NB_INPUT_ATTN, .rows = 32, .cols = 64, .bias = true});
+    check_linear(
+        &a, "self_attn.v_proj",
+        (struct nb_arch_linear){NB_ROLE_V, NB_INPUT_ATTN, .rows = 32, .cols = 64, .bias = true});
+    check_linear(
+        &a, "self_attn.o_proj",
+        (struct nb_arch_linear){NB_ROLE_O, NB_INPUT_O, .rows = 64, .cols = 64, .bias = true});
+    check_linear(
+        &a, "mlp.gate_proj",
+        (struct nb_arch_linear){NB_ROLE_GATE, NB_INPUT_MLP, .rows = 96, .cols = 64, .bias = true});
+    check_linear(
+        &a, "mlp.up_proj",
+        (struct nb_arch_linear){NB_ROLE_UP, NB_INPUT_MLP, .rows = 96, .cols = 64, .bias = true});
+    check_linear(
+        &a, "mlp.down_proj",
+        (struct nb_arch_linear){NB_ROLE_DOWN, NB_INPUT_DOWN, .rows = 64, .cols = 96, .bias = true});
     /* 2 embeddings, final norm, 3 layers of: 2 norms, q+o, k+v, gate+up+down, and their biases */
-    int64_t layer = 2 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 64 + 32 + 32 + 64 + 96 + 96 + 64;
+    int64_t layer =
+        2 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64 + 64 + 32 + 32 + 64 + 96 + 96 + 64;
     assert_int_equal(nb_arch_parameters(&a), 2 * 6400 + 64 + 3 * layer);
     nb_arch_release(&a);
 }
@@ -110,7 +129,8 @@ static void test_family_defaults(void **state)
 {
     (void)state;
     struct nb_arch a;
-    must_read(&a, "{\"model_type\": \"qwen2\", " SIZES ", \"num_key_value_heads\": 4, \"tie_word_embeddings\": true}");
+    must_read(&a, "{\"model_type\": \"qwen2\", " SIZES
+                  ", \"num_key_value_heads\": 4, \"tie_word_embeddings\": true}");
     assert_true(nb_arch_linear_of(&a, NB_ROLE_Q)->bias);
     assert_false(nb_arch_linear_of(&a, NB_ROLE_O)->bias);
     assert_false(nb_arch_linear_of(&a, NB_ROLE_UP)->bias);
@@ -136,7 +156,8 @@ static void test_family_defaults(void **state)
                 "config.json: num_attention_heads 4 is not a multiple of num_key_value_heads 8");
 }
 
-static void check_shape(const struct nb_arch *a, const char *name, int rank, int64_t rows, int64_t cols)
+static void check_shape(const struct nb_arch *a, const char *name, int rank, int64_t rows,
+                        int64_t cols)
 {
     int r;
     int64_t shape[2];
@@ -151,7 +172,8 @@ static void test_shapes(void **state)
 {
     (void)state;
     struct nb_arch a;
-    must_read(&a, "{\"model_type\": \"qwen3\", " SIZES ", \"num_key_value_heads\": 2, \"head_dim\": 32}");
+    must_read(&a, "{\"model_type\": \"qwen3\", " SIZES
+                  ", \"num_key_value_heads\": 2, \"head_dim\": 32}");
     check_shape(&a, "model.embed_tokens.weight", 2, 100, 64);
     check_shape(&a, "lm_head.weight", 2, 100, 64);
     check_shape(&a, "model.norm.weight", 1, 64, 0);
@@ -160,10 +182,18 @@ static void test_shapes(void **state)
     check_shape(&a, "model.layers.2.self_attn.k_proj.weight", 2, 64, 64);
     check_shape(&a, "model.layers.1.mlp.down_proj.weight", 2, 64, 96);
     static const char *const strangers[] = {
-        "model.layers.3.input_layernorm.weight", "model.layers.00.input_layernorm.weight",
-        "model.layers.-1.input_layernorm.weight", "model.layers.99999999999999999999.input_layernorm.weight",
-        "model.layers..input_layernorm.weight", "model.layers.1", "model.layers.1.", "model.layers.1.mlp.down_proj",
-        "model.layers.1.mlp.down_proj.bias", "model.layers.1.mlp.down_proj.weight2", "norm.weight", "",
+        "model.layers.3.input_layernorm.weight",
+        "model.layers.00.input_layernorm.weight",
+        "model.layers.-1.input_layernorm.weight",
+        "model.layers.99999999999999999999.input_layernorm.weight",
+        "model.layers..input_layernorm.weight",
+        "model.layers.1",
+        "model.layers.1.",
+        "model.layers.1.mlp.down_proj",
+        "model.layers.1.mlp.down_proj.bias",
+        "model.layers.1.mlp.down_proj.weight2",
+        "norm.weight",
+        "",
     };
     for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
         int rank;
@@ -185,31 +215,39 @@ static void test_refusals(void **state)
     (void)state;
     must_refuse("[]", NB_E_FORMAT, "config.json: expected an object, found an array");
     must_refuse("{}", NB_E_FORMAT, "config.json: key 'model_type' is missing");
-    must_refuse("{\"model_type\": \"gpt2\"}", NB_E_SPEC,
-                "config.json: model_type 'gpt2' is not known, expected one of: llama, mistral, qwen2, qwen3");
-    must_refuse("{\"model_type\": \"llama\"}", NB_E_FORMAT, "config.json: key 'vocab_size' is missing");
+    must_refuse(
+        "{\"model_type\": \"gpt2\"}", NB_E_SPEC,
+        "config.json: model_type 'gpt2' is not known, expected one of: llama, mistral, qwen2, qwen3");
+    must_refuse("{\"model_type\": \"llama\"}", NB_E_FORMAT,
+                "config.json: key 'vocab_size' is missing");
     must_refuse("{\"model_type\": \"llama\", \"vocab_size\": 0}", NB_E_FORMAT,
                 "config.json: key 'vocab_size': expected an integer from 1 to 16777216, found 0");
     must_refuse("{\"model_type\": \"llama\", \"vocab_size\": \"1\"}", NB_E_FORMAT,
                 "config.json: key 'vocab_size': expected an integer, found a string");
-    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", NB_E_SPEC,
-                "config.json: hidden_act 'mish' is not known, expected one of: silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
+    must_refuse(
+        "{\"model_type\": \"llama\", " SIZES ", \"hidden_act\": \"mish\"}", NB_E_SPEC,
+        "config.json: hidden_act 'mish' is not known, expected one of: silu, gelu, gelu_new, gelu_pytorch_tanh, relu");
     must_refuse("{\"model_type\": \"llama\", " SIZES ", \"num_key_value_heads\": 3}", NB_E_FORMAT,
                 "config.json: num_attention_heads 4 is not a multiple of num_key_value_heads 3");
     must_refuse("{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 15}", NB_E_FORMAT,
                 "config.json: rotary positions need an even head_dim, found 15");
-    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 9223372036854775807}", NB_E_FORMAT,
-                "config.json: key 'head_dim': expected an integer from 1 to 1024, found 9223372036854775807");
-    must_refuse("{\"model_type\": \"llama\", \"vocab_size\": 100, \"hidden_size\": 62, \"intermediate_size\": 96, "
-                "\"num_hidden_layers\": 3, \"num_attention_heads\": 4}",
-                NB_E_FORMAT, "config.json: hidden_size 62 is not a multiple of num_attention_heads 4 and there is no head_dim");
-    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"dtype\": \"float64\"}", NB_E_SPEC,
-                "config.json: dtype 'float64' is not supported, expected bfloat16, float16 or float32");
+    must_refuse(
+        "{\"model_type\": \"llama\", " SIZES ", \"head_dim\": 9223372036854775807}", NB_E_FORMAT,
+        "config.json: key 'head_dim': expected an integer from 1 to 1024, found 9223372036854775807");
+    must_refuse(
+        "{\"model_type\": \"llama\", \"vocab_size\": 100, \"hidden_size\": 62, \"intermediate_size\": 96, "
+        "\"num_hidden_layers\": 3, \"num_attention_heads\": 4}",
+        NB_E_FORMAT,
+        "config.json: hidden_size 62 is not a multiple of num_attention_heads 4 and there is no head_dim");
+    must_refuse(
+        "{\"model_type\": \"llama\", " SIZES ", \"dtype\": \"float64\"}", NB_E_SPEC,
+        "config.json: dtype 'float64' is not supported, expected bfloat16, float16 or float32");
     must_refuse("{\"model_type\": \"llama\", " SIZES ", \"rms_norm_eps\": -1}", NB_E_FORMAT,
                 "config.json: key 'rms_norm_eps': expected 0 up to 1, found -1");
     must_refuse("{\"model_type\": \"llama\", " SIZES ", \"eos_token_id\": [1, \"x\"]}", NB_E_FORMAT,
                 "config.json: key 'eos_token_id': expected an integer, found a string");
-    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"eos_token_id\": [1,2,3,4,5,6,7,8,9]}", NB_E_FORMAT,
+    must_refuse("{\"model_type\": \"llama\", " SIZES ", \"eos_token_id\": [1,2,3,4,5,6,7,8,9]}",
+                NB_E_FORMAT,
                 "config.json: key 'eos_token_id' lists 9 tokens, at most 8 are possible");
 }
 
@@ -219,13 +257,17 @@ static void test_window_refusals(void **state)
 #define QWEN "{\"model_type\": \"qwen2\", " SIZES ", \"num_key_value_heads\": 2, "
     must_refuse(QWEN "\"layer_types\": [\"full_attention\"]}", NB_E_FORMAT,
                 "config.json: key 'layer_types': expected a list of 3 names");
-    must_refuse(QWEN "\"layer_types\": [\"full_attention\", \"conv\", \"full_attention\"]}", NB_E_SPEC,
-                "config.json: layer_types[1]: 'conv' is not known, expected full_attention or sliding_attention");
-    must_refuse(QWEN "\"sliding_window\": 8, \"layer_types\": [\"full_attention\", \"full_attention\", "
-                     "\"sliding_attention\"]}",
-                NB_E_FORMAT, "config.json: layer_types[2] is sliding_attention, but no sliding_window is in force");
-    must_refuse(QWEN "\"use_sliding_window\": true, \"sliding_window\": 0}", NB_E_FORMAT,
-                "config.json: key 'sliding_window': expected an integer from 1 to 2147483648, found 0");
+    must_refuse(
+        QWEN "\"layer_types\": [\"full_attention\", \"conv\", \"full_attention\"]}", NB_E_SPEC,
+        "config.json: layer_types[1]: 'conv' is not known, expected full_attention or sliding_attention");
+    must_refuse(
+        QWEN "\"sliding_window\": 8, \"layer_types\": [\"full_attention\", \"full_attention\", "
+             "\"sliding_attention\"]}",
+        NB_E_FORMAT,
+        "config.json: layer_types[2] is sliding_attention, but no sliding_window is in force");
+    must_refuse(
+        QWEN "\"use_sliding_window\": true, \"sliding_window\": 0}", NB_E_FORMAT,
+        "config.json: key 'sliding_window': expected an integer from 1 to 2147483648, found 0");
 }
 
 /* The list in messages is the table itself. */
@@ -236,7 +278,8 @@ static void test_known_types(void **state)
     for (const char *const *t = nb_arch_known_types(); *t; t++, n++) {
         char text[512];
         struct nb_arch a;
-        snprintf(text, sizeof text, "{\"model_type\": \"%s\", " SIZES ", \"num_key_value_heads\": 2}", *t);
+        snprintf(text, sizeof text,
+                 "{\"model_type\": \"%s\", " SIZES ", \"num_key_value_heads\": 2}", *t);
         must_read(&a, text);
         assert_string_equal(a.model_type, *t);
         nb_arch_release(&a);
@@ -247,8 +290,9 @@ static void test_known_types(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama),    cmocka_unit_test(test_folds),           cmocka_unit_test(test_family_defaults),
-        cmocka_unit_test(test_shapes),   cmocka_unit_test(test_refusals),        cmocka_unit_test(test_window_refusals),
+        cmocka_unit_test(test_llama),           cmocka_unit_test(test_folds),
+        cmocka_unit_test(test_family_defaults), cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_window_refusals),
         cmocka_unit_test(test_known_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_rope.c - frequencies and windows of tests/golden/rope.json, as the reference computes them; bad configs. */
+ * test_rope.c - frequencies and windows of tests/golden/rope.json, as the reference computes them;
+ * bad configs. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -56,22 +57,29 @@ static const struct {
 } bad[] = {
     {"\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2}", NB_E_SPEC,
      "config.json: rope_type 'longrope' is not known, expected one of: default, linear, dynamic, llama3, yarn"},
-    {"\"rope_scaling\": {\"type\": \"linear\"}", NB_E_FORMAT, "config.json: rope parameter 'factor' is missing"},
+    {"\"rope_scaling\": {\"type\": \"linear\"}", NB_E_FORMAT,
+     "config.json: rope parameter 'factor' is missing"},
     {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}", NB_E_FORMAT,
      "config.json: rope parameter 'factor': expected a positive number, found 0"},
     {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": \"2\"}", NB_E_FORMAT,
      "config.json: key 'factor': expected a number, found a string"},
-    {"\"rope_scaling\": [1]", NB_E_FORMAT, "config.json: key 'rope_scaling': expected an object, found an array"},
-    {"\"rope_theta\": 0", NB_E_FORMAT, "config.json: rope parameter 'rope_theta': expected a number above 1, found 0"},
+    {"\"rope_scaling\": [1]", NB_E_FORMAT,
+     "config.json: key 'rope_scaling': expected an object, found an array"},
+    {"\"rope_theta\": 0", NB_E_FORMAT,
+     "config.json: rope parameter 'rope_theta': expected a number above 1, found 0"},
     {"\"rope_theta\": 1e300", NB_E_FORMAT,
      "config.json: rope parameter 'rope_theta': expected a number above 1, found 1e+300"},
-    {"\"partial_rotary_factor\": 0.5", NB_E_SPEC, "config.json: partial_rotary_factor 0.5 is not supported, expected 1"},
+    {"\"partial_rotary_factor\": 0.5", NB_E_SPEC,
+     "config.json: partial_rotary_factor 0.5 is not supported, expected 1"},
     {"\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
-     NB_E_FORMAT, "config.json: rope parameter 'high_freq_factor': expected another value than low_freq_factor, found 4"},
+     NB_E_FORMAT,
+     "config.json: rope parameter 'high_freq_factor': expected another value than low_freq_factor, found 4"},
     {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 8, \"beta_slow\": -1}", NB_E_FORMAT,
      "config.json: rope parameter 'beta_slow': expected a positive number, found -1"},
-    {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 8, \"mscale\": -9, \"mscale_all_dim\": 1}", NB_E_FORMAT, NULL},
-    {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 1.5}", NB_E_FORMAT,
+    {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 8, \"mscale\": -9, \"mscale_all_dim\": 1}",
+     NB_E_FORMAT, NULL},
+    {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 8, \"original_max_position_embeddings\": 1.5}",
+     NB_E_FORMAT,
      "config.json: rope parameter 'original_max_position_embeddings': expected an integer, found 1.5"},
 };
 
@@ -83,9 +91,11 @@ static void test_bad_parameters(void **state)
         struct nb_arch arch;
         struct nb_strbuf text;
         nb_strbuf_init(&text);
-        nb_strbuf_printf(&text, "{\"model_type\": \"llama\", \"vocab_size\": 100, \"hidden_size\": 64, "
-                                "\"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, %s}",
-                         bad[i].extra);
+        nb_strbuf_printf(
+            &text,
+            "{\"model_type\": \"llama\", \"vocab_size\": 100, \"hidden_size\": 64, "
+            "\"intermediate_size\": 64, \"num_hidden_layers\": 2, \"num_attention_heads\": 4, %s}",
+            bad[i].extra);
         json_t *config = nb_json_parse(text.data, text.len, NB_JSON_MAX_DEPTH, "test", &err);
         assert_non_null(config);
         assert_int_equal(nb_arch_from_config(&arch, config, &err), bad[i].status);

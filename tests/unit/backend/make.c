@@ -50,7 +50,8 @@ float *make_normal(struct nb_rng *rng, size_t n)
     return x;
 }
 
-struct nb_weight make_weight(float *values, int64_t rows, int64_t cols, enum nb_dtype type, void **storage)
+struct nb_weight make_weight(float *values, int64_t rows, int64_t cols, enum nb_dtype type,
+                             void **storage)
 {
     const size_t n = (size_t)(rows * cols), bytes = n * (size_t)nb_dtype_bits(type) / 8;
     *storage = nb_alloc(bytes, 1);
@@ -63,12 +64,18 @@ struct nb_weight make_weight(float *values, int64_t rows, int64_t cols, enum nb_
     return w;
 }
 
-struct nb_qmat *make_qmat(struct nb_rng *rng, struct nb_arena *arena, int64_t rows, int64_t cols, int bits,
-                          enum nb_zero zero, enum make_grouping grouping)
+struct nb_qmat *make_qmat(struct nb_rng *rng, struct nb_arena *arena, int64_t rows, int64_t cols,
+                          struct make_grid grid)
 {
+    const int bits = grid.bits;
+    const enum nb_zero zero = grid.zero;
+    const enum make_grouping grouping = grid.grouping;
     struct nb_err err = {0};
-    struct nb_qspec spec = {.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1}, .group_rows = 1, .group_cols = 16,
-                            .scale_dtype = NB_F16, .zero = zero};
+    struct nb_qspec spec = {.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1},
+                            .group_rows = 1,
+                            .group_cols = 16,
+                            .scale_dtype = NB_F16,
+                            .zero = zero};
     if (grouping == MAKE_PER_CHANNEL) spec.group_cols = 0;
     if (grouping == MAKE_BLOCKS) spec.group_rows = 8;
     struct nb_qmat *q = nb_arena_calloc(arena, 1, sizeof *q);
@@ -78,12 +85,14 @@ struct nb_qmat *make_qmat(struct nb_rng *rng, struct nb_arena *arena, int64_t ro
     for (int64_t i = 0; i < planes; i++) {
         q->scale.value[i] = (float)nb_rng_normal(rng) * 0.1f;
         if (q->zero.value) {
-            q->zero.value[i] = zero == NB_ZERO_CODE ? (float)nb_rng_below(rng, 1u << bits) : (float)nb_rng_normal(rng);
+            q->zero.value[i] = zero == NB_ZERO_CODE ? (float)nb_rng_below(rng, 1u << bits)
+                                                    : (float)nb_rng_normal(rng);
         }
     }
     if (grouping == MAKE_ACT_ORDER) {
         int32_t *group = nb_arena_alloc(arena, (size_t)cols, sizeof *group);
-        for (int64_t k = 0; k < cols; k++) group[k] = (int32_t)nb_rng_below(rng, (uint64_t)q->n_groups);
+        for (int64_t k = 0; k < cols; k++)
+            group[k] = (int32_t)nb_rng_below(rng, (uint64_t)q->n_groups);
         q->col_group = group;
     }
     return q;

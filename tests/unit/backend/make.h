@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * make.h - backends of every level and several thread counts, random operands, quantized matrices. */
+ * make.h - backends of every level and several thread counts, random operands, quantized
+ * matrices. */
 #ifndef NB_TESTS_UNIT_BACKEND_MAKE_H
 #define NB_TESTS_UNIT_BACKEND_MAKE_H
 
@@ -20,12 +21,19 @@ void make_release(struct made *m);
 
 float *make_normal(struct nb_rng *rng, size_t n); /* nb_free */
 
-/* rows x cols weight of `type` from f32 values, which are rounded to what the type holds. *storage: nb_free. */
-struct nb_weight make_weight(float *values, int64_t rows, int64_t cols, enum nb_dtype type, void **storage);
+/* rows x cols weight of `type` from f32 values, which are rounded to what the type holds. *storage:
+ * nb_free. */
+struct nb_weight make_weight(float *values, int64_t rows, int64_t cols, enum nb_dtype type,
+                             void **storage);
 
 enum make_grouping { MAKE_GROUPS, MAKE_PER_CHANNEL, MAKE_BLOCKS, MAKE_ACT_ORDER };
+struct make_grid {
+    int bits;
+    enum nb_zero zero;
+    enum make_grouping grouping;
+};
 /* A random quantized matrix; memory from arena. */
-struct nb_qmat *make_qmat(struct nb_rng *rng, struct nb_arena *arena, int64_t rows, int64_t cols, int bits,
-                          enum nb_zero zero, enum make_grouping grouping);
+struct nb_qmat *make_qmat(struct nb_rng *rng, struct nb_arena *arena, int64_t rows, int64_t cols,
+                          struct make_grid grid);
 
 #endif

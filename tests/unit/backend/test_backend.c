@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_backend.c - choosing a level: by parameter, by environment, unknown, absent; descriptions. */
+ * test_backend.c - choosing a level: by parameter, by environment, unknown, absent;
+ * descriptions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,7 +35,8 @@ static void test_unknown_level(void **state)
     struct nb_backend *be;
     struct nb_err err = {0};
     assert_int_equal(nb_backend_new(&be, NULL, "sse9", &err), NB_E_USAGE);
-    assert_string_equal(err.text, "CPU level 'sse9' is not known, expected one of: generic, avx2, avx512");
+    assert_string_equal(err.text,
+                        "CPU level 'sse9' is not known, expected one of: generic, avx2, avx512");
     assert_null(be);
 }
 

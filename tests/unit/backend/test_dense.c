@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_dense.c - general products, Hessian sums and cross sums against f64, and over thread counts. */
+ * test_dense.c - general products, Hessian sums and cross sums against f64, and over thread
+ * counts. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,8 +18,10 @@ static void check_gemm(struct made *made, struct nb_rng *rng, struct nb_gemm g)
     g.lda = (g.ta ? g.m : g.k) + 2;
     g.ldb = (g.tb ? g.k : g.n) + 1;
     g.ldc = g.n + 3;
-    float *a = make_normal(rng, (size_t)(a_rows * g.lda)), *b = make_normal(rng, (size_t)(b_rows * g.ldb));
-    float *c = make_normal(rng, (size_t)(g.m * g.ldc)), *old = nb_alloc((size_t)(g.m * g.ldc), sizeof *old);
+    float *a = make_normal(rng, (size_t)(a_rows * g.lda)),
+          *b = make_normal(rng, (size_t)(b_rows * g.ldb));
+    float *c = make_normal(rng, (size_t)(g.m * g.ldc)),
+          *old = nb_alloc((size_t)(g.m * g.ldc), sizeof *old);
     memcpy(old, c, (size_t)(g.m * g.ldc) * sizeof *c);
     g.a = a;
     g.b = b;
@@ -59,9 +62,13 @@ static void test_gemm(void **state)
     for (int l = 0; levels[l]; l++) {
         struct made made = make_backend(levels[l], 3);
         for (int trial = 0; trial < 64; trial++) {
-            struct nb_gemm g = {.ta = trial & 1, .tb = trial >> 1 & 1, .accumulate = trial >> 2 & 1,
-                                .alpha = alphas[trial >> 3 & 3], .m = 1 + (int64_t)nb_rng_below(&rng, 200),
-                                .n = 1 + (int64_t)nb_rng_below(&rng, 70), .k = 1 + (int64_t)nb_rng_below(&rng, 300)};
+            struct nb_gemm g = {.ta = trial & 1,
+                                .tb = trial >> 1 & 1,
+                                .accumulate = trial >> 2 & 1,
+                                .alpha = alphas[trial >> 3 & 3],
+                                .m = 1 + (int64_t)nb_rng_below(&rng, 200),
+                                .n = 1 + (int64_t)nb_rng_below(&rng, 70),
+                                .k = 1 + (int64_t)nb_rng_below(&rng, 300)};
             check_gemm(&made, &rng, g);
         }
         check_gemm(&made, &rng, (struct nb_gemm){.alpha = 1, .m = 3, .n = 300, .k = 0});
@@ -81,7 +88,8 @@ static void test_syrk(void **state)
     double *first = nb_alloc((size_t)K * K, sizeof *first);
     for (int64_t m = 0; m < M; m++) {
         for (int64_t i = 0; i < K; i++) {
-            for (int64_t j = i; j < K; j++) want[i * K + j] += (double)x[m * LD + i] * x[m * LD + j];
+            for (int64_t j = i; j < K; j++)
+                want[i * K + j] += (double)x[m * LD + i] * x[m * LD + j];
         }
     }
     const char *const *levels = make_levels();
@@ -92,7 +100,8 @@ static void test_syrk(void **state)
             nb_syrk_accumulate(made.be, h, x, M, LD, K);
             for (int64_t i = 0; i < K; i++) {
                 for (int64_t j = 0; j < K; j++) {
-                    if (j < i) assert_true(h[i * K + j] == 0.5); /* the lower triangle is not ours */
+                    if (j < i)
+                        assert_true(h[i * K + j] == 0.5); /* the lower triangle is not ours */
                     else assert_true(fabs(h[i * K + j] - 0.5 - want[i * K + j]) < 2e-5 * M);
                 }
             }
@@ -110,24 +119,54 @@ static void test_syrk(void **state)
     nb_free(first);
 }
 
+/* With bf16 products the sums are those of the rounded values. */
+static void test_syrk_bf16(void **state)
+{
+    (void)state;
+    enum { TOKENS = 515 };
+    struct made made = make_backend(NULL, 2);
+    if (!nb_backend_has_bf16(made.be)) {
+        make_release(&made);
+        skip();
+    }
+    struct nb_rng rng;
+    nb_rng_init(&rng, 4);
+    float *x = make_normal(&rng, (size_t)TOKENS * LD),
+          *rounded = nb_alloc((size_t)TOKENS * LD, sizeof *rounded);
+    double *h = nb_calloc((size_t)K * K, sizeof *h), *want = nb_calloc((size_t)K * K, sizeof *want);
+    for (int64_t i = 0; i < (int64_t)TOKENS * LD; i++) rounded[i] = nb_round_to(x[i], NB_BF16);
+    nb_syrk_accumulate(made.be, want, rounded, TOKENS, LD, K);
+    nb_backend_set_precision(made.be, NB_PRECISION_BF16);
+    nb_syrk_accumulate(made.be, h, x, TOKENS, LD, K);
+    for (int64_t i = 0; i < K; i++) {
+        for (int64_t j = i; j < K; j++)
+            assert_true(fabs(h[i * K + j] - want[i * K + j]) < 1e-5 * TOKENS);
+    }
+    make_release(&made);
+    nb_free(x);
+    nb_free(rounded);
+    nb_free(h);
+    nb_free(want);
+}
+
 static void test_cross(void **state)
 {
     (void)state;
     enum { TOKENS = 300 };
     struct nb_rng rng;
     nb_rng_init(&rng, 3);
-    float *a = make_normal(&rng, (size_t)TOKENS * LD), *b = make_normal(&rng, (size_t)TOKENS * LD);
+    float *a = make_normal(&rng, (size_t)TOKENS * K), *b = make_normal(&rng, (size_t)TOKENS * K);
     double *want = nb_calloc((size_t)K * K, sizeof *want), *d = nb_alloc((size_t)K * K, sizeof *d);
     for (int64_t m = 0; m < TOKENS; m++) {
         for (int64_t i = 0; i < K; i++) {
-            for (int64_t j = 0; j < K; j++) want[i * K + j] += (double)a[m * LD + i] * b[m * LD + j];
+            for (int64_t j = 0; j < K; j++) want[i * K + j] += (double)a[m * K + i] * b[m * K + j];
         }
     }
     const char *const *levels = make_levels();
     for (int l = 0; levels[l]; l++) {
         struct made made = make_backend(levels[l], 2);
         for (int64_t i = 0; i < (int64_t)K * K; i++) d[i] = -1;
-        nb_cross_accumulate(made.be, d, a, b, TOKENS, LD, K);
+        nb_cross_accumulate(made.be, d, a, b, TOKENS, K);
         for (int64_t i = 0; i < (int64_t)K * K; i++) assert_true(fabs(d[i] + 1 - want[i]) < 2e-3);
         make_release(&made);
     }
@@ -142,6 +181,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gemm),
         cmocka_unit_test(test_syrk),
+        cmocka_unit_test(test_syrk_bf16),
         cmocka_unit_test(test_cross),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

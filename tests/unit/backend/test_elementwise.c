@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_elementwise.c - rows and pieces land where they belong, whatever the number of threads. The values
- * themselves are tested slot by slot in tests/kernels. */
+ * test_elementwise.c - rows and pieces land where they belong, whatever the number of threads. The
+ * values themselves are tested slot by slot in tests/kernels. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,7 +22,7 @@ static void test_rmsnorm(void **state)
     float *x = make_normal(&rng, M * D), *w = make_normal(&rng, D), *y = nb_alloc(M * D, sizeof *y);
     for (int threads = 1; threads <= 3; threads += 2) {
         struct made made = make_backend(NULL, threads);
-        nb_rmsnorm(made.be, y, x, w, M, D, 1e-5);
+        nb_rmsnorm(made.be, &(struct nb_norm){w, D, 1e-5}, y, x, M);
         for (int i = 0; i < M; i++) {
             double sum = 0;
             for (int j = 0; j < D; j++) sum += (double)x[i * D + j] * x[i * D + j];
@@ -48,7 +48,7 @@ static void test_rope(void **state)
     float *c = make_normal(&rng, M * HEAD / 2), *s = make_normal(&rng, M * HEAD / 2);
     memcpy(old, x, M * LD * sizeof *x);
     struct made made = make_backend(NULL, 3);
-    nb_rope_apply(made.be, x, M, LD, HEADS, HEAD, c, s);
+    nb_rope_apply(made.be, &(struct nb_rope_rows){x, M, LD, HEADS, HEAD, c, s});
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < LD; j++) {
             int head = j / HEAD, t = j % HEAD, half = HEAD / 2;
@@ -57,7 +57,8 @@ static void test_rope(void **state)
                 continue;
             }
             int first = i * LD + head * HEAD + t % half;
-            double a = old[first], b = old[first + half], cos_t = c[i * half + t % half], sin_t = s[i * half + t % half];
+            double a = old[first], b = old[first + half], cos_t = c[i * half + t % half],
+                   sin_t = s[i * half + t % half];
             double want = t < half ? a * cos_t - b * sin_t : b * cos_t + a * sin_t;
             assert_true(fabs(x[i * LD + j] - want) < 1e-5);
         }
@@ -75,7 +76,8 @@ static void test_act_add(void **state)
     const int64_t n = 100003;
     struct nb_rng rng;
     nb_rng_init(&rng, 3);
-    float *g = make_normal(&rng, (size_t)n), *u = make_normal(&rng, (size_t)n), *y = nb_alloc((size_t)n, sizeof *y);
+    float *g = make_normal(&rng, (size_t)n), *u = make_normal(&rng, (size_t)n),
+          *y = nb_alloc((size_t)n, sizeof *y);
     struct made made = make_backend(NULL, 2);
     nb_gated_act(made.be, y, g, u, n, NB_ACT_FN_SILU);
     for (int64_t i = 0; i < n; i++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_factor.c - Cholesky factors multiply back, bad minors are told, inverses invert; over thread counts. */
+ * test_factor.c - Cholesky factors multiply back, bad minors are told, inverses invert; over thread
+ * counts. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +12,8 @@
 
 #include "make.h"
 
-/* A positive definite matrix of n columns, lda apart, condition about 1e4; every entry of the storage is set. */
+/* A positive definite matrix of n columns, lda apart, condition about 1e4; every entry of the
+ * storage is set. */
 static double *make_definite(struct nb_rng *rng, int64_t n, int64_t lda)
 {
     double *a = nb_alloc((size_t)(n * lda), sizeof *a), *g = nb_alloc((size_t)(n * n), sizeof *g);
@@ -54,7 +56,8 @@ static void test_cholesky(void **state)
     for (int i = 0; i < 7; i++) {
         const int64_t n = sizes[i], lda = n + 3;
         const size_t bytes = (size_t)(n * lda) * sizeof(double);
-        double *a = make_definite(&rng, n, lda), *l = nb_alloc(bytes, 1), *first = nb_alloc(bytes, 1);
+        double *a = make_definite(&rng, n, lda), *l = nb_alloc(bytes, 1),
+               *first = nb_alloc(bytes, 1);
         for (int level = 0; levels[level]; level++) {
             for (int threads = 1; threads <= 3; threads++) {
                 struct made made = make_backend(levels[level], threads);

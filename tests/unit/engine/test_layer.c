@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_layer.c - replaced weights take effect, equal ones change no bit, and an AWQ fold keeps the function. */
+ * test_layer.c - replaced weights take effect, equal ones change no bit, and an AWQ fold keeps the
+ * function. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +30,9 @@ static struct outputs run_layer(struct loaded *l, struct nb_layer *layer)
     assert_int_equal(nb_layer_embed(l->model, l->be, ids, T, out.h, &err), 0);
     for (int i = 0; i < NB_INPUT_COUNT; i++) {
         out.in[i] = load_floats(T * nb_input_width(a, (enum nb_input)i));
-        assert_int_equal(nb_layer_step(layer, (enum nb_input)i, out.h, i ? out.in[i - 1] : NULL, out.in[i], 1, T, &err), 0);
+        const struct nb_layer_io io = {
+            .h = out.h, .x = i ? out.in[i - 1] : NULL, .y = out.in[i], .n_windows = 1, .t = T};
+        assert_int_equal(nb_layer_step(layer, (enum nb_input)i, &io, &err), 0);
     }
     assert_int_equal(nb_layer_finish(layer, out.h, out.in[NB_INPUT_DOWN], 1, T, &err), 0);
     return out;
@@ -64,7 +67,8 @@ static float *weight_of(struct loaded *l, int i, float **bias)
 static void test_equal_weights_equal_bits(void **state)
 {
     (void)state;
-    static const char *const models[] = {"llama-bias-f32", "qwen2-tied-bf16", "qwen3-gqa-bf16", "mistral-window-bf16"};
+    static const char *const models[] = {"llama-bias-f32", "qwen2-tied-bf16", "qwen3-gqa-bf16",
+                                         "mistral-window-bf16"};
     for (int m = 0; m < 4; m++) {
         struct loaded l = load_golden(models[m], 2);
         struct nb_err err = {0};
@@ -94,8 +98,8 @@ static void test_equal_weights_equal_bits(void **state)
 }
 
 /* Divides what fold->from gives by s, multiplies the columns of the linears that read it. */
-static void apply_fold(struct loaded *l, struct nb_layer *layer, const struct nb_arch_fold *fold, const float *s,
-                       float **w, float **bias)
+static void apply_fold(struct loaded *l, struct nb_layer *layer, const struct nb_arch_fold *fold,
+                       const float *s, float **w, float **bias)
 {
     const struct nb_arch *a = &l->model->arch;
     if (fold->kind == NB_FOLD_NORM) {
@@ -114,7 +118,10 @@ static void apply_fold(struct loaded *l, struct nb_layer *layer, const struct nb
         for (int64_t r = 0; r < lin->rows; r++) {
             for (int64_t k = 0; k < lin->cols; k++) {
                 /* column [kv head][repeat][dim] is fed by channel [kv head][dim] */
-                int64_t from = fold->repeat > 1 ? k / (fold->repeat * fold->head_dim) * fold->head_dim + k % fold->head_dim : k;
+                int64_t from =
+                    fold->repeat > 1
+                        ? k / (fold->repeat * fold->head_dim) * fold->head_dim + k % fold->head_dim
+                        : k;
                 w[i][r * lin->cols + k] *= s[from];
             }
         }
@@ -145,7 +152,8 @@ static void check_folds(const char *model)
             largest = fmax(largest, fabs((double)before.h[i]));
             moved = fmax(moved, fabs((double)before.h[i] - (double)after.h[i]));
         }
-        if (moved > 1e-5 * largest) fail_msg("%s: fold %d moves the output by %g of %g", model, f, moved, largest);
+        if (moved > 1e-5 * largest)
+            fail_msg("%s: fold %d moves the output by %g of %g", model, f, moved, largest);
         /* and the input did change */
         const size_t bytes = (size_t)(T * nb_input_width(a, a->folds[f].to)) * sizeof(float);
         assert_memory_not_equal(before.in[a->folds[f].to], after.in[a->folds[f].to], bytes);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_sample.c - greedy ties, seeds, and the frequencies that temperature, top-k, top-p and min-p leave. */
+ * test_sample.c - greedy ties, seeds, and the frequencies that temperature, top-k, top-p and min-p
+ * leave. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -89,13 +90,16 @@ static void test_thresholds(void **state)
     nb_rng_init(&rng, 2);
     for (int trial = 0; trial < 40; trial++) {
         float x[LEN], scratch[LEN];
-        for (int i = 0; i < LEN; i++) x[i] = (float)(int)(nb_rng_normal(&rng) * 4) * 0.5f; /* with ties */
-        struct nb_sampling s = {.temperature = 1, .top_k = trial % 2 ? 1 + (int64_t)nb_rng_below(&rng, LEN) : 0,
+        for (int i = 0; i < LEN; i++)
+            x[i] = (float)(int)(nb_rng_normal(&rng) * 4) * 0.5f; /* with ties */
+        struct nb_sampling s = {.temperature = 1,
+                                .top_k = trial % 2 ? 1 + (int64_t)nb_rng_below(&rng, LEN) : 0,
                                 .top_p = trial % 3 ? nb_rng_uniform(&rng) : 1};
         double p[LEN], sorted[LEN], total = 0, least = 0, sum = 0;
         float top = x[0];
         for (int i = 0; i < LEN; i++) top = x[i] > top ? x[i] : top;
-        for (int i = 0; i < LEN; i++) sorted[i] = p[i] = (double)(float)exp((double)x[i] - (double)top);
+        for (int i = 0; i < LEN; i++)
+            sorted[i] = p[i] = (double)(float)exp((double)x[i] - (double)top);
         for (int i = 0; i < LEN; i++) {
             for (int j = i + 1; j < LEN; j++) {
                 if (sorted[j] > sorted[i]) {
@@ -133,7 +137,8 @@ static void test_seeds(void **state)
     nb_rng_init(&a, 77);
     nb_rng_init(&b, 77);
     for (int i = 0; i < 50; i++) {
-        assert_int_equal(nb_sample(logits, N, &s, &a, scratch), nb_sample(logits, N, &s, &b, scratch));
+        assert_int_equal(nb_sample(logits, N, &s, &a, scratch),
+                         nb_sample(logits, N, &s, &b, scratch));
     }
 }
 
@@ -150,10 +155,8 @@ static void test_not_a_number(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greedy),
-        cmocka_unit_test(test_filters),
-        cmocka_unit_test(test_thresholds),
-        cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_greedy),       cmocka_unit_test(test_filters),
+        cmocka_unit_test(test_thresholds),   cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_not_a_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

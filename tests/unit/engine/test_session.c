@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_session.c - limits and bad ids of sessions, nothing allocated while decoding, same bits on any threads. */
+ * test_session.c - limits and bad ids of sessions, nothing allocated while decoding, same bits on
+ * any threads. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -57,7 +58,8 @@ static void test_decode_allocates_nothing(void **state)
 {
     (void)state;
     struct nb_err err = {0};
-    struct loaded l = load_golden("llama-rope-dynamic", 2); /* makes its frequencies anew at every step */
+    struct loaded l =
+        load_golden("llama-rope-dynamic", 2); /* makes its frequencies anew at every step */
     struct nb_session *s;
     const int64_t vocab = nb_engine_arch(l.engine)->vocab_size;
     float *logits = load_floats(vocab), *scratch = load_floats(vocab);
@@ -122,7 +124,8 @@ static void test_long_prompt(void **state)
     struct nb_rng rng;
     nb_rng_init(&rng, 4);
     for (int i = 0; i < N; i++) ids[i] = (int32_t)nb_rng_below(&rng, (uint64_t)a->vocab_size);
-    float *hidden = load_floats(N * a->hidden_size), *want = load_floats(a->vocab_size), *got = load_floats(a->vocab_size);
+    float *hidden = load_floats(N * a->hidden_size), *want = load_floats(a->vocab_size),
+          *got = load_floats(a->vocab_size);
     assert_int_equal(nb_engine_hidden(l.engine, ids, N, hidden, &err), 0);
     nb_engine_logits(l.engine, hidden + (N - 1) * a->hidden_size, 1, want);
     struct nb_session *s;

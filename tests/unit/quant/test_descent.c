@@ -88,7 +88,7 @@ static void test_descent_ends_where_no_code_helps(void **state)
         struct nb_err err = {0};
         set_up(&a, cases[c].bits, cases[c].sym, cases[c].group, cases[c].cols);
         const double start = nb_solution_loss(&a.p, &a.s);
-        assert_int_equal(nb_descend(&a.p, &a.s, 100, false, &err), 0);
+        assert_int_equal(nb_descend(&a.p, &a.s, 100, NB_DESCENT_CODES, &err), 0);
         assert_no_row_rose(&a);
         assert_no_single_move_helps(&a);
         assert_true(nb_solution_loss(&a.p, &a.s) < 0.8 * start);
@@ -103,8 +103,8 @@ static void test_scales_bring_more(void **state)
     struct nb_err err = {0};
     set_up(&a, 4, true, 32, 96);
     set_up(&b, 4, true, 32, 96);
-    assert_int_equal(nb_descend(&a.p, &a.s, 6, false, &err), 0);
-    assert_int_equal(nb_descend(&b.p, &b.s, 6, true, &err), 0);
+    assert_int_equal(nb_descend(&a.p, &a.s, 6, NB_DESCENT_CODES, &err), 0);
+    assert_int_equal(nb_descend(&b.p, &b.s, 6, NB_DESCENT_BOTH, &err), 0);
     assert_no_row_rose(&b);
     assert_true(nb_solution_loss(&b.p, &b.s) < nb_solution_loss(&a.p, &a.s));
     for (int64_t i = 0; i < b.p.padded * b.p.n_groups; i++) {
@@ -153,7 +153,7 @@ static void test_scale_steps_reach_the_joint_optimum(void **state)
     struct start a;
     struct nb_err err = {0};
     set_up(&a, 4, false, 16, 96);
-    assert_int_equal(nb_descend(&a.p, &a.s, 200, true, &err), 0);
+    assert_int_equal(nb_descend(&a.p, &a.s, 200, NB_DESCENT_BOTH, &err), 0);
     for (int64_t r = 0; r < a.p.rows; r++) {
         const double best = optimum_of_scales(&a, r);
         assert_true(a.s.loss[r] >= best * (1.0 - 1e-4));
@@ -234,7 +234,7 @@ static void test_block_beam_goes_on_where_descent_ends(void **state)
         struct start a;
         struct nb_err err = {0};
         set_up(&a, 4, true, 32, cols[i]);
-        assert_int_equal(nb_descend(&a.p, &a.s, 50, false, &err), 0);
+        assert_int_equal(nb_descend(&a.p, &a.s, 50, NB_DESCENT_CODES, &err), 0);
         const double settled = nb_solution_loss(&a.p, &a.s);
         memcpy(a.before, a.s.loss, (size_t)a.p.padded * sizeof *a.before);
         assert_int_equal(nb_beam_descend(&a.p, &a.s, 8, 2, &err), 0);

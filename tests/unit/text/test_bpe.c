@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_bpe.c - the heap against merging by hand, the cache against no cache, and time for one huge word. */
+ * test_bpe.c - the heap against merging by hand, the cache against no cache, and time for one huge
+ * word. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

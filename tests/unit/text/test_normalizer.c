@@ -14,17 +14,16 @@ static int run(const char *json, const char *text, struct nb_strbuf *out, struct
     json_t *part = nb_json_parse(json, strlen(json), 64, "part", err);
     assert_non_null(part);
     struct nb_normalizer z;
-    struct nb_strbuf scratch;
-    nb_strbuf_init(out);
-    nb_strbuf_init(&scratch);
+    struct nb_normalizing r = {0};
     int rc = nb_normalizer_init(&z, part, "t.json", err);
     if (!rc) {
-        struct nb_matcher *m = nb_matcher_new();
-        rc = nb_normalizer_run(&z, text, strlen(text), m, out, &scratch, err);
-        nb_matcher_free(m);
+        r.matcher = nb_matcher_new();
+        rc = nb_normalizer_run(&z, &r, text, strlen(text), err);
+        nb_matcher_free(r.matcher);
         nb_normalizer_release(&z);
     }
-    nb_strbuf_release(&scratch);
+    nb_strbuf_release(&r.scratch);
+    *out = r.text;
     json_decref(part);
     return rc;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_regex.c - what cannot be matched as written is refused by name; limits are errors, not hangs. */
+ * test_regex.c - what cannot be matched as written is refused by name; limits are errors, not
+ * hangs. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

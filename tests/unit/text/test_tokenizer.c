@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tokenizer.c - a bad tokenizer.json is one clear sentence; ids, flags and lookups of a good one. */
+ * test_tokenizer.c - a bad tokenizer.json is one clear sentence; ids, flags and lookups of a good
+ * one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

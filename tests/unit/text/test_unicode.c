@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_unicode.c - UTF-8 is checked as Unicode's table 3-7 says; the byte alphabet is a bijection. */
+ * test_unicode.c - UTF-8 is checked as in Unicode's table 3-7; the byte alphabet is a bijection. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

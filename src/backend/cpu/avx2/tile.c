@@ -6,6 +6,7 @@
 
 #include "backend/cpu/avx2/level.h"
 
+#define T_ARGS nb_tile_f32
 #define T_REAL float
 #define T_VEC __m256
 #define T_LANES 8
@@ -19,22 +20,14 @@
 #define T_ZERO() _mm256_setzero_ps()
 #define T_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define T_ADD(a, b) _mm256_add_ps(a, b)
-#include "backend/cpu/tile_simd.h"
-#undef T_REAL
-#undef T_VEC
-#undef T_LANES
-#undef T_NAME
-#undef T_BODY
-#undef T_LOAD
-#undef T_STORE
-#undef T_SET1
-#undef T_ZERO
-#undef T_FMA
-#undef T_ADD
+#include "backend/cpu/tile_tmpl.h"
 
+#define T_ARGS nb_tile_f64
 #define T_REAL double
 #define T_VEC __m256d
 #define T_LANES 4
+#define T_MR 6
+#define T_NV 2
 #define T_NAME tile_f64_6x8
 #define T_BODY tile_f64_body
 #define T_LOAD(p) _mm256_loadu_pd(p)
@@ -43,12 +36,13 @@
 #define T_ZERO() _mm256_setzero_pd()
 #define T_FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define T_ADD(a, b) _mm256_add_pd(a, b)
-#include "backend/cpu/tile_simd.h"
+#include "backend/cpu/tile_tmpl.h"
 
 enum { MR = 6, NR = 16 };
 
 /* 8 elements of `type` as f32, the first n of them real. */
-static inline __attribute__((always_inline)) __m256 load_some(const void *src, enum nb_dtype type, int n)
+static inline __attribute__((always_inline)) __m256 load_some(const void *src, enum nb_dtype type,
+                                                              int n)
 {
     unsigned char buffer[32] = {0};
     if (n < 8) { /* reading past a row may leave the mapping */
@@ -86,61 +80,60 @@ static inline __attribute__((always_inline)) void transpose8(__m256 r[8])
     for (int i = 0; i < 8; i++) r[i] = t[i];
 }
 
-/* 8 rows (rows of them real) at once. Stores are 8 wide and follow rising k: when w is 6, the next column
- * overwrites the surplus of the last, and NB_PACK_SLACK covers the end. */
-static inline __attribute__((always_inline)) void pack8(float *dst, int w, const unsigned char *src,
-                                                        enum nb_dtype type, int64_t ld_bytes, int rows, int64_t k)
+/* Rows r0 .. r0+7 of the panel, as far as there are any. Stores are 8 wide and follow rising k:
+ * when w is 6, the next column overwrites the surplus of the last, and NB_PACK_SLACK covers the
+ * end. */
+static inline __attribute__((always_inline)) void pack8(const struct nb_pack *p, int r0,
+                                                        enum nb_dtype type)
 {
     const int64_t size = type == NB_F32 ? 4 : 2;
-    for (int64_t k0 = 0; k0 < k; k0 += 8) {
-        int n = k - k0 < 8 ? (int)(k - k0) : 8;
+    const int rows = p->rows - r0 < 8 ? p->rows - r0 : 8;
+    for (int64_t k0 = 0; k0 < p->k; k0 += 8) {
+        int n = p->k - k0 < 8 ? (int)(p->k - k0) : 8;
         __m256 r[8];
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            r[i] = i < rows ? load_some(src + i * ld_bytes + k0 * size, type, n) : _mm256_setzero_ps();
+            r[i] = i < rows
+                       ? load_some((const unsigned char *)p->src + ((r0 + i) * p->ld + k0) * size,
+                                   type, n)
+                       : _mm256_setzero_ps();
         }
         transpose8(r);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            if (i < n) _mm256_storeu_ps(dst + (k0 + i) * w, r[i]);
+            if (i < n) _mm256_storeu_ps(p->dst + (k0 + i) * p->w + r0, r[i]);
         }
     }
 }
 
-static void pack_rows_any(float *dst, int w, const unsigned char *src, enum nb_dtype type, int64_t ld_bytes,
-                          int rows, int64_t k)
+static void pack_rows_f32(const struct nb_pack *p)
 {
-    switch (type) {
-    case NB_F32: pack8(dst, w, src, NB_F32, ld_bytes, rows, k); break;
-    case NB_F16: pack8(dst, w, src, NB_F16, ld_bytes, rows, k); break;
-    default: pack8(dst, w, src, NB_BF16, ld_bytes, rows, k); break;
+    for (int r = 0; r < p->w; r += 8) {
+        switch (p->type) {
+        case NB_F32: pack8(p, r, NB_F32); break;
+        case NB_F16: pack8(p, r, NB_F16); break;
+        default: pack8(p, r, NB_BF16); break;
+        }
     }
 }
 
-static void pack_rows_f32(float *dst, int w, const void *src, enum nb_dtype type, int64_t ld, int rows, int64_t k)
+static void pack_cols_f32(const struct nb_pack *p)
 {
-    int64_t ld_bytes = ld * (type == NB_F32 ? 4 : 2);
-    for (int r = 0; r < w; r += 8) {
-        int n = rows - r < 0 ? 0 : rows - r < 8 ? rows - r : 8;
-        pack_rows_any(dst + r, w, (const unsigned char *)src + (n ? r * ld_bytes : 0), type, ld_bytes, n, k);
-    }
-}
-
-static void pack_cols_f32(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k)
-{
-    if (rows < w) memset(dst, 0, (size_t)(k * w) * sizeof *dst);
-    for (int64_t kk = 0; kk < k; kk++, src += ld, dst += w) {
+    const float *src = p->src;
+    float *dst = p->dst;
+    if (p->rows < p->w) memset(dst, 0, (size_t)(p->k * p->w) * sizeof *dst);
+    for (int64_t kk = 0; kk < p->k; kk++, src += p->ld, dst += p->w) {
         int r = 0;
-        for (; r + 8 <= rows; r += 8) _mm256_storeu_ps(dst + r, _mm256_loadu_ps(src + r));
-        for (; r < rows; r++) dst[r] = src[r];
+        for (; r + 8 <= p->rows; r += 8) _mm256_storeu_ps(dst + r, _mm256_loadu_ps(src + r));
+        for (; r < p->rows; r++) dst[r] = src[r];
     }
 }
 
-static void pack_rows_f64(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k)
+static void pack_rows_f64(const struct nb_pack_f64 *p)
 {
-    if (rows < w) memset(dst, 0, (size_t)(k * w) * sizeof *dst);
-    for (int r = 0; r < rows; r++) {
-        for (int64_t kk = 0; kk < k; kk++) dst[kk * w + r] = src[r * ld + kk];
+    if (p->rows < p->w) memset(p->dst, 0, (size_t)(p->k * p->w) * sizeof *p->dst);
+    for (int r = 0; r < p->rows; r++) {
+        for (int64_t kk = 0; kk < p->k; kk++) p->dst[kk * p->w + r] = p->src[r * p->ld + kk];
     }
 }
 

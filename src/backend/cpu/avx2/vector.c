@@ -14,14 +14,16 @@ static inline __attribute__((always_inline)) __m256 load_as(const void *p, enum 
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 
-/* p 2^n in two factors, each a normal number: 2^n alone leaves the range before the product does. */
+/* p 2^n in two factors, each a normal number: 2^n alone leaves the range before the product
+ * does. */
 static inline __attribute__((always_inline)) __m256 pow2(__m256 p, __m256 n)
 {
     const __m256i bias = _mm256_set1_epi32(127);
     __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
     __m256i rest = _mm256_sub_epi32(whole, half);
     p = _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
-    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+    return _mm256_mul_ps(p,
+                         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
 
 static inline __attribute__((always_inline)) float sum8(__m256 v)
@@ -58,7 +60,7 @@ static inline __attribute__((always_inline)) float top8(__m256 v)
 #define V_ZERO_WHERE_EQUAL(v, w) _mm256_andnot_ps(_mm256_cmp_ps(v, w, _CMP_EQ_OQ), v)
 #define V_LOAD_AS(p, type) load_as(p, type)
 #define V_LOAD_U8(p) _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p))))
-#include "backend/cpu/vector_simd.h"
+#include "backend/cpu/vector_tmpl.h"
 
 static void unpack_u4(uint8_t *code, const uint8_t *src, int64_t n)
 {
@@ -66,7 +68,8 @@ static void unpack_u4(uint8_t *code, const uint8_t *src, int64_t n)
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) {
         __m256i two = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(src + i / 2)));
-        two = _mm256_or_si256(two, _mm256_slli_epi16(two, 4)); /* byte 0: low nibble below, byte 1: high */
+        two = _mm256_or_si256(
+            two, _mm256_slli_epi16(two, 4)); /* byte 0: low nibble below, byte 1: high */
         _mm256_storeu_si256((void *)(code + i), _mm256_and_si256(two, low));
     }
     for (; i < n; i++) code[i] = (i & 1) ? src[i / 2] >> 4 : src[i / 2] & 15;

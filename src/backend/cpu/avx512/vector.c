@@ -31,10 +31,11 @@ static inline __attribute__((always_inline)) __m512 load_as(const void *p, enum 
 #define V_POW2(p, n) _mm512_scalef_ps(p, n)
 #define V_SUM(v) _mm512_reduce_add_ps(v)
 #define V_TOP(v) _mm512_reduce_max_ps(v)
-#define V_ZERO_WHERE_EQUAL(v, w) _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, w, _CMP_EQ_OQ), _mm512_setzero_ps())
+#define V_ZERO_WHERE_EQUAL(v, w)                                                                   \
+    _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, w, _CMP_EQ_OQ), _mm512_setzero_ps())
 #define V_LOAD_AS(p, type) load_as(p, type)
 #define V_LOAD_U8(p) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(p))))
-#include "backend/cpu/vector_simd.h"
+#include "backend/cpu/vector_tmpl.h"
 
 static void unpack_u4(uint8_t *code, const uint8_t *src, int64_t n)
 {
@@ -42,7 +43,8 @@ static void unpack_u4(uint8_t *code, const uint8_t *src, int64_t n)
     int64_t i = 0;
     for (; i + 32 <= n; i += 32) {
         __m256i two = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(src + i / 2)));
-        two = _mm256_or_si256(two, _mm256_slli_epi16(two, 4)); /* byte 0: low nibble below, byte 1: high */
+        two = _mm256_or_si256(
+            two, _mm256_slli_epi16(two, 4)); /* byte 0: low nibble below, byte 1: high */
         _mm256_storeu_si256((void *)(code + i), _mm256_and_si256(two, low));
     }
     for (; i < n; i++) code[i] = (i & 1) ? src[i / 2] >> 4 : src[i / 2] & 15;

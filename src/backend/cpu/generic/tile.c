@@ -8,31 +8,32 @@
 
 enum { MR = 4, NR = 8, MR64 = 4, NR64 = 4 };
 
-static void tile_f32(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc,
-                     int rows, bool add)
+static void tile_f32(const struct nb_tile_f32 *t)
 {
     float acc[MR][NR] = {{0}};
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < rows; r++) {
-            for (int j = 0; j < NR; j++) acc[r][j] += a[kk * lda + r] * b[kk * ldb + j];
+    for (int64_t kk = 0; kk < t->k; kk++) {
+        for (int r = 0; r < t->rows; r++) {
+            for (int j = 0; j < NR; j++) acc[r][j] += t->a[kk * t->lda + r] * t->b[kk * t->ldb + j];
         }
     }
-    for (int r = 0; r < rows; r++) {
-        for (int j = 0; j < NR; j++) c[r * ldc + j] = add ? c[r * ldc + j] + acc[r][j] : acc[r][j];
+    for (int r = 0; r < t->rows; r++) {
+        float *c = t->c + r * t->ldc;
+        for (int j = 0; j < NR; j++) c[j] = t->add ? c[j] + acc[r][j] : acc[r][j];
     }
 }
 
-static void tile_f64(int64_t k, const double *a, int64_t lda, const double *b, int64_t ldb, double *c, int64_t ldc,
-                     int rows, bool add)
+static void tile_f64(const struct nb_tile_f64 *t)
 {
     double acc[MR64][NR64] = {{0}};
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < rows; r++) {
-            for (int j = 0; j < NR64; j++) acc[r][j] += a[kk * lda + r] * b[kk * ldb + j];
+    for (int64_t kk = 0; kk < t->k; kk++) {
+        for (int r = 0; r < t->rows; r++) {
+            for (int j = 0; j < NR64; j++)
+                acc[r][j] += t->a[kk * t->lda + r] * t->b[kk * t->ldb + j];
         }
     }
-    for (int r = 0; r < rows; r++) {
-        for (int j = 0; j < NR64; j++) c[r * ldc + j] = add ? c[r * ldc + j] + acc[r][j] : acc[r][j];
+    for (int r = 0; r < t->rows; r++) {
+        double *c = t->c + r * t->ldc;
+        for (int j = 0; j < NR64; j++) c[j] = t->add ? c[j] + acc[r][j] : acc[r][j];
     }
 }
 
@@ -48,24 +49,29 @@ static float element(const void *src, enum nb_dtype type, int64_t i)
     return type == NB_F16 ? nb_f16_to_f32(h) : nb_bf16_to_f32(h);
 }
 
-static void pack_rows_f32(float *dst, int w, const void *src, enum nb_dtype type, int64_t ld, int rows, int64_t k)
+static void pack_rows_f32(const struct nb_pack *p)
 {
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? element(src, type, r * ld + kk) : 0.0f;
+    for (int64_t kk = 0; kk < p->k; kk++) {
+        for (int r = 0; r < p->w; r++) {
+            p->dst[kk * p->w + r] = r < p->rows ? element(p->src, p->type, r * p->ld + kk) : 0.0f;
+        }
     }
 }
 
-static void pack_cols_f32(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k)
+static void pack_cols_f32(const struct nb_pack *p)
 {
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? src[kk * ld + r] : 0.0f;
+    const float *src = p->src;
+    for (int64_t kk = 0; kk < p->k; kk++) {
+        for (int r = 0; r < p->w; r++)
+            p->dst[kk * p->w + r] = r < p->rows ? src[kk * p->ld + r] : 0.0f;
     }
 }
 
-static void pack_rows_f64(double *dst, int w, const double *src, int64_t ld, int rows, int64_t k)
+static void pack_rows_f64(const struct nb_pack_f64 *p)
 {
-    for (int64_t kk = 0; kk < k; kk++) {
-        for (int r = 0; r < w; r++) dst[kk * w + r] = r < rows ? src[r * ld + kk] : 0.0;
+    for (int64_t kk = 0; kk < p->k; kk++) {
+        for (int r = 0; r < p->w; r++)
+            p->dst[kk * p->w + r] = r < p->rows ? p->src[r * p->ld + kk] : 0.0;
     }
 }
 
@@ -73,7 +79,8 @@ static void dot(const struct nb_dot *d)
 {
     for (int64_t r = 0; r < d->rows; r++) {
         for (int64_t i = 0; i < d->m; i++) {
-            float lanes[8] = {0}; /* eight running sums: the rounding of a vector loop, and its speed */
+            float lanes[8] = {
+                0}; /* eight running sums: the rounding of a vector loop, and its speed */
             for (int64_t kk = 0; kk < d->k; kk++) {
                 lanes[kk & 7] += d->x[i * d->ldx + kk] * element(d->w, d->type, r * d->ldw + kk);
             }

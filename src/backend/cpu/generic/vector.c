@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * vector.c - the operators beside the matrix products, in plain C with the C library's functions. */
+ * vector.c - the operators beside the matrix products, in plain C with the C library's
+ * functions. */
 #include <math.h>
 
 #include "backend/cpu/generic/level.h"

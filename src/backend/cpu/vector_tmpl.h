@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * vector_simd.h - the operators beside the matrix products, once for every f32 vector type. Included by an
- * ISA's vector file with V (vector type), V_LANES, and V_LOAD V_STORE V_SET1 V_ADD V_SUB V_MUL V_DIV V_MIN
- * V_MAX V_FMA(a,b,c) V_FNMA(a,b,c) V_ROUND V_POW2(p,n) = p * 2^n V_SUM V_TOP (horizontal), V_LOAD_AS(src, type).
+ * vector_tmpl.h - the operators beside the matrix products, once for every f32 vector type.
+ * Included by an ISA's vector file with V (vector type), V_LANES, and V_LOAD V_STORE V_SET1 V_ADD
+ * V_SUB V_MUL V_DIV V_MIN V_MAX V_FMA(a,b,c) V_FNMA(a,b,c) V_ROUND V_POW2(p,n) = p * 2^n V_SUM
+ * V_TOP (horizontal), V_LOAD_AS(src, type).
  *
  * Tails go through a small buffer, so that every element takes the same path wherever it stands. */
 #include <math.h>
 #include <string.h>
 
-/* e^x to 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial fitted for least relative error
- * (3e-9), in base-2 scaling at the end. Below the smallest normal number results go through subnormals to 0. */
+/* e^x to 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial fitted for least relative
+ * error (3e-9), in base-2 scaling at the end. Below the smallest normal number results go through
+ * subnormals to 0. */
 static inline __attribute__((always_inline)) V v_exp_below_90(V x)
 {
     x = V_MAX(x, V_SET1(-105.0f)); /* 0 comes out of the scaling */
@@ -54,11 +56,12 @@ static inline __attribute__((always_inline)) V v_relu(V x)
     return V_MAX(x, V_SET1(0.0f));
 }
 
-static inline __attribute__((always_inline)) void gated(float *out, const float *gate, const float *up, int64_t n,
-                                                        V (*act)(V))
+static inline __attribute__((always_inline)) void gated(float *out, const float *gate,
+                                                        const float *up, int64_t n, V (*act)(V))
 {
     int64_t i = 0;
-    for (; i + V_LANES <= n; i += V_LANES) V_STORE(out + i, V_MUL(act(V_LOAD(gate + i)), V_LOAD(up + i)));
+    for (; i + V_LANES <= n; i += V_LANES)
+        V_STORE(out + i, V_MUL(act(V_LOAD(gate + i)), V_LOAD(up + i)));
     if (i < n) {
         float g[V_LANES] = {0}, u[V_LANES] = {0};
         size_t bytes = (size_t)(n - i) * sizeof *g;
@@ -93,7 +96,8 @@ static void add(float *y, const float *x, int64_t n)
 
 static void add_f64(double *y, const float *x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++) y[i] += (double)x[i]; /* the compiler's vectors of this level will do */
+    for (int64_t i = 0; i < n; i++)
+        y[i] += (double)x[i]; /* the compiler's vectors of this level will do */
 }
 
 static void rmsnorm(float *y, const float *x, const float *weight, int64_t d, float eps)
@@ -206,14 +210,17 @@ static void dequant_u8(float *dst, const uint8_t *code, int64_t n, float factor,
 {
     V f = V_SET1(factor), z = V_SET1(zero);
     int64_t i = 0;
-    for (; i + V_LANES <= n; i += V_LANES) V_STORE(dst + i, V_MUL(V_SUB(V_LOAD_U8(code + i), z), f));
+    for (; i + V_LANES <= n; i += V_LANES)
+        V_STORE(dst + i, V_MUL(V_SUB(V_LOAD_U8(code + i), z), f));
     for (; i < n; i++) dst[i] = ((float)code[i] - zero) * factor;
 }
 
-/* ---- dot products: each (row of w, row of x) has two running sums, for even and odd vectors ---- */
+/* ---- dot products: each (row of w, row of x) has two running sums, for even and odd vectors
+ * ---- */
 
-static inline __attribute__((always_inline)) void dot_rows(const struct nb_dot *d, const unsigned char *w, int rows,
-                                                           int m, enum nb_dtype type, float *y)
+static inline __attribute__((always_inline)) void dot_rows(const struct nb_dot *d,
+                                                           const unsigned char *w, int rows, int m,
+                                                           enum nb_dtype type, float *y)
 {
     const int64_t size = type == NB_F32 ? 4 : 2;
     const int64_t whole = d->k / (2 * V_LANES) * (2 * V_LANES);
@@ -260,7 +267,8 @@ static inline __attribute__((always_inline)) void dot_rows(const struct nb_dot *
     }
 }
 
-static inline __attribute__((always_inline)) void dot_all(const struct nb_dot *d, int m, enum nb_dtype type)
+static inline __attribute__((always_inline)) void dot_all(const struct nb_dot *d, int m,
+                                                          enum nb_dtype type)
 {
     const int step = m == 1 ? 4 : m == 2 ? 2 : 1; /* 8 sums in flight */
     const int64_t row_bytes = d->ldw * (type == NB_F32 ? 4 : 2);
