@@ -31,8 +31,8 @@ static void stream_logits(void *ctx, const float *hidden, int64_t m, float *out)
 {
     struct stream *s = ctx;
     const struct nb_arch *a = &s->model->arch;
-    nb_linear_run(s->be, &(struct nb_linear_out){.lin = &s->head, .y = out, .ldy = a->vocab_size}, hidden, m,
-                  a->hidden_size);
+    nb_linear_run(s->be, &(struct nb_linear_out){.lin = &s->head, .y = out, .ldy = a->vocab_size},
+                  hidden, m, a->hidden_size);
 }
 
 static int64_t windows_per_chunk(int64_t t)
