@@ -82,32 +82,31 @@ static int plan_tensor(struct nb_st_writer *w, const struct nb_arch *arch, const
     return nb_st_writer_plan(w, name, arch->dtype, rank, shape, err);
 }
 
-static int layer_tensor(struct nb_st_writer *w, const struct nb_arch *arch, int64_t l, const char *inside,
-                        each_fn fn, const struct shape_opts *o, struct nb_err *err)
+static bool layer_has(const struct nb_arch *arch, int64_t l, const char *inside, char name[NB_NAME_MAX * 2])
 {
-    char name[NB_NAME_MAX * 2];
     int rank;
     int64_t shape[2];
     nb_arch_name(arch, l, inside, name);
-    return nb_arch_expected_shape(arch, name, &rank, shape) ? fn(w, arch, name, o, err) : 0;
+    return nb_arch_expected_shape(arch, name, &rank, shape);
 }
 
 static int each_tensor(struct nb_st_writer *w, const struct nb_arch *arch, each_fn fn,
                        const struct shape_opts *o, struct nb_err *err)
 {
+    char name[NB_NAME_MAX * 2];
     int rc = fn(w, arch, arch->embed_name, o, err);
     for (int64_t l = 0; l < arch->n_layers && !rc; l++) {
         const char *norms[] = {arch->attn_norm_name, arch->mlp_norm_name, arch->q_norm_name,
                                arch->k_norm_name};
         for (int i = 0; i < 4 && !rc; i++) {
-            if (norms[i][0]) rc = layer_tensor(w, arch, l, norms[i], fn, o, err);
+            if (norms[i][0] && layer_has(arch, l, norms[i], name)) rc = fn(w, arch, name, o, err);
         }
         for (int i = 0; i < arch->n_linears && !rc; i++) {
             char inside[NB_NAME_MAX + 8];
             snprintf(inside, sizeof inside, "%s.weight", arch->linears[i].name);
-            rc = layer_tensor(w, arch, l, inside, fn, o, err);
+            if (layer_has(arch, l, inside, name)) rc = fn(w, arch, name, o, err);
             snprintf(inside, sizeof inside, "%s.bias", arch->linears[i].name);
-            if (!rc && arch->linears[i].bias) rc = layer_tensor(w, arch, l, inside, fn, o, err);
+            if (!rc && arch->linears[i].bias && layer_has(arch, l, inside, name)) rc = fn(w, arch, name, o, err);
         }
     }
     if (!rc) rc = fn(w, arch, arch->norm_name, o, err);

@@ -83,6 +83,8 @@ const char *nb_linear_kernel_name(const struct nb_linear *lin)
     return lin->kernel->name;
 }
 
+enum { MANY_PIECES = 64 }; /* enough to keep any machine's threads busy */
+
 struct product { /* one linear of a run, and how it is cut */
     struct nb_linear_out out;
     int64_t m_pieces, n_pieces;
@@ -99,7 +101,7 @@ struct run {
 
 /* Few rows of x: the weight is read once and its rows are cut; pieces hold about 64 K weights. Many
  * rows: blocks of m_step x n_step, an even number of them along m, which two or more threads share
- * without a remainder. */
+ * without a remainder; taller ones when there are many, since each packs its weights anew. */
 static void cut(struct product *p, int64_t m)
 {
     const struct nb_gemm_kernel *kernel = p->out.lin->kernel;
@@ -114,6 +116,7 @@ static void cut(struct product *p, int64_t m)
         p->m_pieces += p->m_pieces & 1;
     }
     p->n_pieces = (rows + n_step - 1) / n_step;
+    while (p->m_pieces > 1 && p->m_pieces / 2 * p->n_pieces >= MANY_PIECES) p->m_pieces /= 2;
 }
 
 static void run_piece(void *ctx, size_t piece, int thread)

@@ -309,12 +309,13 @@ static int read_gemv(struct nb_qmat *q, const struct nb_tensor *const tensor[N_T
     return 0;
 }
 
-static int read_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                       struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err)
+static int read_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                       struct nb_qmat *out, struct nb_err *err)
 {
+    const int64_t rows = ref->rows, cols = ref->cols;
     const struct awq_config *c = m->checkpoint_state;
     struct found f;
-    int rc = find(m, path, rows, cols, &f, err);
+    int rc = find(m, ref->path, rows, cols, &f, err);
     if (!rc) rc = nb_qmat_init(out, &f.spec, rows, cols, arena, err);
     if (!rc)
         rc = c->gemv ? read_gemv(out, f.tensor, arena, err) : read_gemm(out, f.tensor, arena, err);

@@ -51,11 +51,16 @@ int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err
 int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
                     struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
 /* Same for any module path ("lm_head"), shape given. */
-int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
+struct nb_module_ref {
+    const char *path;
+    int64_t rows, cols;
+};
+int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                    struct nb_weight *out, struct nb_err *err);
 
 /* NaN/Inf scan of every float tensor (F16/BF16/F32): NB_E_FORMAT names the first bad tensor and element. */
 int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err);
+bool nb_model_tensor_is_finite(const struct nb_model *m, const char *name); /* true for other types */
 
 /* SHA-256 over config.json, the quantization side file and every tensor (name, type, shape, data) in name
  * order: the same for any sharding. Reads all the data once. */
@@ -130,8 +135,8 @@ struct nb_checkpoint {
     int (*check)(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
                  struct nb_err *err);
     /* out->spec says what the file says; all memory from arena. */
-    int (*read)(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err);
+    int (*read)(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                struct nb_qmat *out, struct nb_err *err);
     /* Is `name` one of the tensors this format keeps for module `path` (for the ledger)? */
     bool (*owns)(const struct nb_model *m, const char *path, const char *suffix);
     /* Writing (all NULL in a row that only reads). 0 or NB_E_SPEC with the nearest possible choice in the

@@ -38,12 +38,12 @@ static int check(const struct nb_model *m, const char *path, int64_t rows, int64
     return nb_fail(err, NB_E_FORMAT, "'%s' is not quantized", path);
 }
 
-static int read_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                       struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err)
+static int read_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                       struct nb_qmat *out, struct nb_err *err)
 {
     (void)arena;
     (void)out;
-    return check(m, path, rows, cols, err);
+    return check(m, ref->path, ref->rows, ref->cols, err);
 }
 
 static bool owns(const struct nb_model *m, const char *path, const char *suffix)

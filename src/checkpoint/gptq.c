@@ -253,12 +253,13 @@ static int read_scales(struct nb_qmat *q, const struct nb_tensor *t, struct nb_a
     return 0;
 }
 
-static int read_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                       struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err)
+static int read_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                       struct nb_qmat *out, struct nb_err *err)
 {
+    const int64_t rows = ref->rows, cols = ref->cols;
     const struct nb_gptq_config *c = m->checkpoint_state;
     struct found f;
-    int rc = find(m, path, rows, cols, &f, err);
+    int rc = find(m, ref->path, rows, cols, &f, err);
     if (!rc) rc = nb_qmat_init(out, &f.spec, rows, cols, arena, err);
     if (!rc) rc = read_groups(out, f.tensor[G_IDX], arena, err);
     if (!rc) rc = read_scales(out, f.tensor[SCALES], arena, err);

@@ -85,9 +85,11 @@ int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err
     return nb_model_tensor(m, a->tie_word_embeddings ? a->embed_name : a->head_name, out, err);
 }
 
-int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, int64_t cols,
-                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err)
+int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
+                    struct nb_weight *out, struct nb_err *err)
 {
+    const char *path = ref->path;
+    const int64_t rows = ref->rows, cols = ref->cols;
     *out = (struct nb_weight){.name = nb_arena_strdup(arena, path), .rows = rows, .cols = cols};
     const struct nb_tensor *bias = nb_module_tensor(m, path, ".bias");
     if (bias) {
@@ -108,7 +110,7 @@ int nb_model_module(const struct nb_model *m, const char *path, int64_t rows, in
     struct nb_qmat *q = nb_arena_calloc(arena, 1, sizeof *q);
     if (!q) return nb_fail(err, NB_E_NOMEM, "no memory for '%s'", path);
     out->q = q;
-    return m->checkpoint->read(m, path, rows, cols, arena, q, err);
+    return m->checkpoint->read(m, ref, arena, q, err);
 }
 
 int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
@@ -116,5 +118,6 @@ int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_li
 {
     char path[NB_NAME_MAX * 2];
     nb_arch_name(&m->arch, l, lin->name, path);
-    return nb_model_module(m, path, lin->rows, lin->cols, arena, out, err);
+    struct nb_module_ref ref = {path, lin->rows, lin->cols};
+    return nb_model_module(m, &ref, arena, out, err);
 }

@@ -71,6 +71,15 @@ int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err)
     return 0;
 }
 
+bool nb_model_tensor_is_finite(const struct nb_model *m, const char *name)
+{
+    const struct nb_tensor *t = nb_safetensors_find(m->tensors, name);
+    if (!t || !nb_dtype_is_weight(t->dtype)) return true;
+    bool finite = find_nonfinite(t) == (size_t)nb_tensor_count(t);
+    nb_safetensors_drop(m->tensors, t);
+    return finite;
+}
+
 static int add_file(struct nb_sha256 *h, const char *dir, const char *name, bool required,
                     struct nb_err *err)
 {

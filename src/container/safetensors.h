@@ -39,7 +39,7 @@ void nb_safetensors_drop(const struct nb_safetensors *st, const struct nb_tensor
 /* Parses and checks one file image (what the fuzzer calls): header rules only, no I/O. `what` names the
  * file in messages. On success *tensors (nb_free) holds *n views into image, names owned by *header
  * (json_decref after use). */
-int nb_safetensors_parse(const unsigned char *image, size_t bytes, const char *what,
+int nb_safetensors_parse(struct nb_span image, const char *what,
                          struct nb_tensor **tensors, size_t *n, json_t **header,
                          struct nb_err *err);
 

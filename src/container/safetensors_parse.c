@@ -97,7 +97,9 @@ static int get_dtype(const json_t *entry, enum nb_dtype *out, const char *where,
     const char *dtype;
     int rc = nb_json_get_string(entry, "dtype", true, &dtype, where, err);
     if (rc) return rc;
-    if (!nb_dtype_parse(dtype, out)) {
+    /* A NUL inside would end the C string early. */
+    bool whole = strlen(dtype) == json_string_length(json_object_get(entry, "dtype"));
+    if (!whole || !nb_dtype_parse(dtype, out)) {
         return nb_fail(err, NB_E_FORMAT, "%s: unknown dtype '%.32s'", where, dtype);
     }
     return 0;
@@ -262,14 +264,14 @@ static int parse_entries(json_t *header, struct entry *e, size_t *n, const char 
     return 0;
 }
 
-int nb_safetensors_parse(const unsigned char *image, size_t bytes, const char *what,
+int nb_safetensors_parse(struct nb_span image, const char *what,
                          struct nb_tensor **tensors, size_t *n, json_t **header, struct nb_err *err)
 {
     *tensors = NULL;
     *n = 0;
     *header = NULL;
     struct entry *entries = NULL;
-    int rc = parse_header(image, bytes, what, header, err);
+    int rc = parse_header(image.data, image.bytes, what, header, err);
     if (rc) goto out;
     size_t room = json_object_size(*header) + 1, count;
     entries = nb_alloc(room, sizeof *entries);
@@ -281,9 +283,9 @@ int nb_safetensors_parse(const unsigned char *image, size_t bytes, const char *w
     rc = parse_entries(*header, entries, &count, what, err);
     if (rc) goto out;
     qsort(entries, count, sizeof *entries, by_offsets);
-    const unsigned char *data = image + 8;
-    for (int i = 7; i >= 0; i--) data += (size_t)image[i] << 8 * i;
-    rc = check_tiling(entries, count, bytes - (size_t)(data - image), what, err);
+    const unsigned char *data = image.data + 8;
+    for (int i = 7; i >= 0; i--) data += (size_t)image.data[i] << 8 * i;
+    rc = check_tiling(entries, count, image.bytes - (size_t)(data - image.data), what, err);
     if (rc) goto out;
     for (size_t i = 0; i < count; i++) {
         entries[i].tensor.data =

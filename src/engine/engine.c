@@ -25,7 +25,8 @@ static int load_head(struct nb_engine *e, const struct nb_model *model, struct n
         char path[NB_NAME_MAX]; /* a head may be quantized, so it is asked for as a module */
         snprintf(path, sizeof path, "%.*s", (int)(strlen(a->head_name) - strlen(".weight")),
                  a->head_name);
-        rc = nb_model_module(model, path, a->vocab_size, a->hidden_size, &arena, &w, err);
+        struct nb_module_ref head = {path, a->vocab_size, a->hidden_size};
+        rc = nb_model_module(model, &head, &arena, &w, err);
     }
     if (!rc) rc = nb_linear_init(&e->head, e->be, &w, err);
     nb_arena_release(&arena);

@@ -48,9 +48,9 @@ static int open_head(struct stream *s, struct nb_err *err)
     snprintf(path, sizeof path, "%s", a->head_name);
     char *suffix = strstr(path, ".weight");
     if (suffix) *suffix = '\0';
+    struct nb_module_ref head = {path, a->vocab_size, a->hidden_size};
     int rc = a->tie_word_embeddings ? nb_model_head(s->model, &w.dense, err)
-                                    : nb_model_module(s->model, path, a->vocab_size, a->hidden_size,
-                                                      &s->arena, &w, err);
+                                    : nb_model_module(s->model, &head, &s->arena, &w, err);
     return rc ? rc : nb_linear_init(&s->head, s->be, &w, err);
 }
 

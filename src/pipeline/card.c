@@ -90,6 +90,8 @@ static void put_choices(const struct nb_quantize_opts *o, struct nb_strbuf *b)
     if (o->order != NB_ORDER_AUTO) nb_strbuf_printf(b, " --act-order %s", nb_order_name(o->order));
     if (o->damp > 0) nb_strbuf_printf(b, " --damp %.10g", o->damp);
     if (o->clip) nb_strbuf_printf(b, " --clip %s", o->clip);
+    if (o->effort) nb_strbuf_printf(b, " --effort %s", o->effort);
+    if (o->precision) nb_strbuf_printf(b, " --precision %s", o->precision);
     if (o->gptaq_alpha >= 0) nb_strbuf_printf(b, " --gptaq %.10g", o->gptaq_alpha);
     for (size_t i = 0; i < o->n_bits_for; i++) {
         nb_strbuf_puts(b, " --bits-for ");

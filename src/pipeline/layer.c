@@ -185,6 +185,7 @@ static int record(struct nb_run *r, const struct nb_module_spec *m, const struct
     return json_array_append_new(r->journal_layers, nb_journal_report(l));
 }
 
+/* stats NULL though the recipe calibrates: the activations were not finite, so only rounding is left. */
 static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
                         const struct nb_stats *stats, struct nb_err *err)
 {
@@ -197,7 +198,12 @@ static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
     struct nb_qmat q;
     struct nb_solve_report s = {.ladder = ""};
     struct nb_fmat mat = nb_layer_work_matrix(w, arch, i);
-    int rc = r->recipe.solver->solve(&q, &mat, stats, &opts, r->be, &arena, &s, err);
+    const struct nb_solver *solver = r->recipe.solver;
+    if (r->recipe.calibrates && !stats) {
+        solver = nb_solver_find("rtn");
+        opts.grid.clip = NB_CLIP_MSE;
+    }
+    int rc = solver->solve(&q, &mat, stats, &opts, r->be, &arena, &s, err);
     if (rc) nb_err_prefix(err, "%s", m->path);
     if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
     if (!rc) {
@@ -222,6 +228,13 @@ static bool input_is_quantized(const struct nb_run *r, int64_t layer, enum nb_in
     return false;
 }
 
+static const char *first_linear(const struct nb_arch *arch, enum nb_input input)
+{
+    int i = 0;
+    while (i + 1 < arch->n_linears && arch->linears[i].input != input) i++;
+    return arch->linears[i].name;
+}
+
 static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
                        struct nb_err *err)
 {
@@ -234,6 +247,13 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
     if (rc) return rc;
     if (r->recipe.calibrates) rc = nb_layer_work_step(r, w, input, have ? &stats : NULL, err);
     if (have) nb_stats_finish(&stats);
+    bool usable = have && nb_stats_are_finite(&stats);
+    if (have && !usable && !rc) {
+        nb_progress_warn(r->progress,
+                         "layer %" PRId64 ": calibration gave NaN or Inf at the input of %s; its "
+                         "linears are rounded without statistics",
+                         w->index, first_linear(arch, input));
+    }
     for (int i = 0; i < arch->n_linears && !rc; i++) {
         const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
         if (arch->linears[i].input != input || !m->quantized) continue;
@@ -243,7 +263,7 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
                                       .total = r->recipe.n_quantized,
                                       .loss = -1};
         nb_progress_report(r->progress, &e);
-        rc = solve_linear(r, w, i, have ? &stats : NULL, err);
+        rc = solve_linear(r, w, i, usable ? &stats : NULL, err);
     }
     if (have) nb_stats_release(&stats);
     return rc;

@@ -140,6 +140,15 @@ static bool matches(const char *const *globs, size_t n, const char *path)
     return false;
 }
 
+/* With --allow-nonfinite a weight that holds NaN or Inf stays as it is: no grid has such values. */
+static bool is_quantizable(const struct nb_model *model, const struct nb_quantize_opts *o,
+                           const char *path)
+{
+    char name[NB_NAME_MAX * 2 + 8];
+    snprintf(name, sizeof name, "%s.weight", path);
+    return !o->allow_nonfinite || nb_model_tensor_is_finite(model, name);
+}
+
 static int module_spec(struct nb_module_spec *m, const struct nb_recipe *r,
                        const struct nb_quantize_opts *o, const struct nb_arch_linear *lin,
                        struct nb_err *err)
@@ -180,6 +189,7 @@ static int choose_modules(struct nb_recipe *r, const struct nb_quantize_opts *o,
             nb_arch_name(arch, l, arch->linears[i].name, m->path);
             int rc = module_spec(m, r, o, &arch->linears[i], err);
             if (rc) return rc;
+            if (m->quantized) m->quantized = is_quantizable(model, o, m->path);
             r->n_quantized += m->quantized;
         }
     }

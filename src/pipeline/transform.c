@@ -128,7 +128,7 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
 {
     const struct nb_arch *arch = &r->model->arch;
     const struct nb_arch_fold *fold = &arch->folds[f];
-    if (!fold_allowed(r, w->index, fold)) return 0;
+    if (!fold_allowed(r, w->index, fold) || !nb_stats_are_finite(&a->stats[fold->to])) return 0;
     struct nb_fmat mats[NB_MAX_LINEARS];
     struct nb_awq_group g = {.w = mats,
                              .stats = &a->stats[fold->to],

@@ -33,6 +33,8 @@ void nb_stats_release(struct nb_stats *s);
 /* x [m, K] (quantized stream), x_fp same shape or NULL unless cross. */
 void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp, int64_t m);
 void nb_stats_finish(struct nb_stats *s); /* mirrors the triangle */
+/* False when an activation was NaN or Inf: no solver can use such sums. */
+bool nb_stats_are_finite(const struct nb_stats *s);
 
 /* STATIC: falling diag(H), groups as they stand. PIVOTED: the same with the diagonal taken after what the
  * columns still to come explain. GROUP: groups whole. DYNAMIC: desc_act, groups formed in that order. */

@@ -106,3 +106,11 @@ out:
     nb_free(grad);
     return sum;
 }
+
+bool nb_stats_are_finite(const struct nb_stats *s)
+{
+    for (int64_t i = 0; i < s->k; i++) {
+        if (!isfinite(s->h[i * s->k + i])) return false;
+    }
+    return true;
+}

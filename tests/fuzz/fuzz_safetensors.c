@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct nb_tensor *t;
     json_t *header;
     size_t n, bytes = 0;
-    if (nb_safetensors_parse(data, size, "image", &t, &n, &header, &err)) {
+    if (nb_safetensors_parse((struct nb_span){data, size}, "image", &t, &n, &header, &err)) {
         if (!err.text[0] || t || header) abort();
         return 0;
     }

@@ -3,9 +3,11 @@
  * vector_tmpl.h - the operators beside the matrix products, once for every f32 vector type.
  * Included by an ISA's vector file with V (vector type), V_LANES, and V_LOAD V_STORE V_SET1 V_ADD
  * V_SUB V_MUL V_DIV V_MIN V_MAX V_FMA(a,b,c) V_FNMA(a,b,c) V_ROUND V_POW2(p,n) = p * 2^n V_SUM
- * V_TOP (horizontal), V_LOAD_AS(src, type).
+ * V_TOP (horizontal), V_LOAD_AS(src, type), V_LOAD_PART(p, n) and V_STORE_PART(p, v, n) of n lanes.
  *
- * Tails go through a small buffer, so that every element takes the same path wherever it stands. */
+ * Tails of exp and of what is made from it are partial vectors, so that an element's value does not
+ * depend on where it stands. No arrays on the stack beside vectors: gcc 12 with -fsanitize=address
+ * may place them so that its own aligned stores fault. */
 #include <math.h>
 #include <string.h>
 
@@ -60,15 +62,13 @@ static inline __attribute__((always_inline)) void gated(float *out, const float 
                                                         const float *up, int64_t n, V (*act)(V))
 {
     int64_t i = 0;
-    for (; i + V_LANES <= n; i += V_LANES)
+    for (; i + V_LANES <= n; i += V_LANES) {
         V_STORE(out + i, V_MUL(act(V_LOAD(gate + i)), V_LOAD(up + i)));
+    }
     if (i < n) {
-        float g[V_LANES] = {0}, u[V_LANES] = {0};
-        size_t bytes = (size_t)(n - i) * sizeof *g;
-        memcpy(g, gate + i, bytes);
-        memcpy(u, up + i, bytes);
-        V_STORE(g, V_MUL(act(V_LOAD(g)), V_LOAD(u)));
-        memcpy(out + i, g, bytes);
+        int left = (int)(n - i);
+        V g = V_LOAD_PART(gate + i, left), u = V_LOAD_PART(up + i, left);
+        V_STORE_PART(out + i, V_MUL(act(g), u), left);
     }
 }
 
@@ -165,14 +165,11 @@ static float exp_sum(float *x, int64_t n, float shift)
         V_STORE(x + i, p);
         sum = V_ADD(sum, p);
     }
+    if (i < n)
+        V_STORE_PART(x + i, v_exp(V_SUB(V_LOAD_PART(x + i, (int)(n - i)), V_SET1(shift))),
+                     (int)(n - i));
     float total = V_SUM(sum);
-    if (i < n) {
-        float rest[V_LANES] = {0};
-        memcpy(rest, x + i, (size_t)(n - i) * sizeof *x);
-        V_STORE(rest, v_exp(V_SUB(V_LOAD(rest), V_SET1(shift))));
-        memcpy(x + i, rest, (size_t)(n - i) * sizeof *x);
-        for (int64_t j = 0; j < n - i; j++) total += rest[j];
-    }
+    for (; i < n; i++) total += x[i];
     return total;
 }
 
@@ -215,6 +212,18 @@ static void dequant_u8(float *dst, const uint8_t *code, int64_t n, float factor,
     for (; i < n; i++) dst[i] = ((float)code[i] - zero) * factor;
 }
 
+static inline __attribute__((always_inline)) float element(const void *at, enum nb_dtype type)
+{
+    if (type == NB_F32) {
+        float f;
+        memcpy(&f, at, sizeof f);
+        return f;
+    }
+    uint16_t h;
+    memcpy(&h, at, sizeof h);
+    return type == NB_F16 ? nb_f16_to_f32(h) : nb_bf16_to_f32(h);
+}
+
 /* ---- dot products: each (row of w, row of x) has two running sums, for even and odd vectors
  * ---- */
 
@@ -246,22 +255,12 @@ static inline __attribute__((always_inline)) void dot_rows(const struct nb_dot *
     }
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
-        float tail[2 * V_LANES] = {0};
-        int64_t left = d->k - whole;
-        for (int64_t t = 0; t < left; t++) {
-            const unsigned char *at = w + (r * d->ldw + whole + t) * size;
-            if (type == NB_F32) {
-                memcpy(&tail[t], at, 4);
-            } else {
-                uint16_t h;
-                memcpy(&h, at, 2);
-                tail[t] = type == NB_F16 ? nb_f16_to_f32(h) : nb_bf16_to_f32(h);
-            }
-        }
 #pragma GCC unroll 4
         for (int i = 0; i < m; i++) {
             float sum = V_SUM(V_ADD(acc[r][i][0], acc[r][i][1]));
-            for (int64_t t = 0; t < left; t++) sum += d->x[i * d->ldx + whole + t] * tail[t];
+            for (int64_t t = whole; t < d->k; t++) {
+                sum += d->x[i * d->ldx + t] * element(w + (r * d->ldw + t) * size, type);
+            }
             y[i * d->ldy + r] = sum;
         }
     }

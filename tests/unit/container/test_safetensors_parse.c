@@ -38,7 +38,7 @@ static void refuses(struct image im, const char *sentence)
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    int rc = nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err);
+    int rc = nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err);
     assert_string_equal(err.text, sentence);
     assert_int_equal(rc, NB_E_FORMAT);
     assert_int_equal(err.status, NB_E_FORMAT);
@@ -55,7 +55,7 @@ static void refuses_json(struct image im)
     json_t *header;
     size_t n;
     static const char start[] = "f: header: not valid JSON at line 1, column ";
-    assert_int_equal(nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err),
+    assert_int_equal(nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err),
                      NB_E_FORMAT);
     assert_memory_equal(err.text, start, sizeof start - 1);
     assert_null(tensors);
@@ -74,7 +74,7 @@ static size_t accepts(struct image im)
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    if (nb_safetensors_parse(im.bytes, im.n, "f", &tensors, &n, &header, &err))
+    if (nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err))
         fail_msg("%s", err.text);
     nb_free(tensors);
     json_decref(header);
@@ -93,7 +93,7 @@ static void test_worked_example(void **state)
     struct nb_tensor *t;
     json_t *header;
     size_t n;
-    assert_int_equal(nb_safetensors_parse(im.bytes, im.n, "f", &t, &n, &header, &err), 0);
+    assert_int_equal(nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &t, &n, &header, &err), 0);
     assert_int_equal(n, 2);
     assert_string_equal(t[0].name, "b");
     assert_int_equal(t[0].dtype, NB_I32);

@@ -50,7 +50,7 @@ static void test_fold_is_an_identity(void **state)
     layer_release(&l);
 }
 
-/* The loss the search reports is the loss of solving the scaled problem. */
+/* The losses of the search, found with a quick fit, are nearly those of rounding with the full one. */
 static void test_search_reports_what_rounding_then_gets(void **state)
 {
     (void)state;
@@ -59,18 +59,18 @@ static void test_search_reports_what_rounding_then_gets(void **state)
     double loss[2];
     const struct nb_awq_group g = group_of(&l, false);
     search(&l, &g, s, loss);
-    assert_true(loss[0] < 0.9 * loss[1]); /* channels 8 times larger are what this is for */
-    struct nb_solve_opts opts = layer_opts(3, false, 32, NB_EFFORT_NORMAL);
+    assert_true(loss[0] < 0.95 * loss[1]); /* channels 8 times larger are what this is for */
+    struct nb_solve_opts opts = layer_opts(3, false, 32, NB_EFFORT_FAST);
     struct nb_qmat q;
     struct nb_arena arena;
     nb_arena_init(&arena);
     struct nb_solve_report plain = layer_solve(&l, "rtn", &opts, &q, &arena);
-    assert_true(fabs(plain.loss - loss[1]) < 0.01 * plain.loss);
+    assert_true(fabs(plain.loss - loss[1]) < 0.1 * plain.loss);
     nb_awq_scale_columns(&l.mat, s);
     nb_awq_scale_stats(&l.stats, s);
     struct nb_solve_report scaled = layer_solve(&l, "rtn", &opts, &q, &arena);
-    assert_true(fabs(scaled.loss - loss[0]) < 0.02 * scaled.loss);
-    assert_true(scaled.loss < plain.loss);
+    assert_true(fabs(scaled.loss - loss[0]) < 0.1 * scaled.loss);
+    assert_true(scaled.loss < 0.97 * plain.loss);
     nb_arena_release(&arena);
     layer_release(&l);
 }

@@ -40,10 +40,17 @@ static inline __attribute__((always_inline)) float top8(__m256 v)
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
 }
 
+static inline __attribute__((always_inline)) __m256i first_lanes(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
 #define V __m256
 #define V_LANES 8
 #define V_LOAD(p) _mm256_loadu_ps(p)
 #define V_STORE(p, v) _mm256_storeu_ps(p, v)
+#define V_LOAD_PART(p, n) _mm256_maskload_ps(p, first_lanes(n))
+#define V_STORE_PART(p, v, n) _mm256_maskstore_ps(p, first_lanes(n), v)
 #define V_SET1(x) _mm256_set1_ps(x)
 #define V_ADD(a, b) _mm256_add_ps(a, b)
 #define V_SUB(a, b) _mm256_sub_ps(a, b)
