@@ -27,8 +27,8 @@ static int bad(const char *key, const char *expected, double found, struct nb_er
                    expected, found);
 }
 
-/* A real number above `above` (and finite); *out is left alone when the key is absent and not
- * required. */
+/* A real number above `above`, of a size that f32 steps survive; *out is left alone when the key is
+ * absent and not required. */
 static int get_above(const json_t *dict, const char *key, bool required, double above, double *out,
                      struct nb_err *err)
 {
@@ -41,7 +41,7 @@ static int get_above(const json_t *dict, const char *key, bool required, double 
     }
     int rc = nb_json_get_real(dict, key, true, &v, NB_CONFIG, err);
     if (rc) return rc;
-    if (!(v > above && v < 1e15))
+    if (!(v > above && v > 1e-9 && v < 1e15))
         return bad(key, above > 0 ? "a number above 1" : "a positive number", v, err);
     *out = v;
     return 0;

@@ -36,18 +36,21 @@ int nb_actstore_open(struct nb_actstore *s, const char *path, int64_t n_chunks, 
     uint64_t fit = chunk_bytes ? *budget_bytes / chunk_bytes : 0;
     s->n_in_ram = fit < (uint64_t)n_chunks ? (int64_t)fit : n_chunks;
     *budget_bytes -= (uint64_t)s->n_in_ram * chunk_bytes;
-    if (s->n_in_ram) {
-        s->ram = nb_alloc((size_t)s->n_in_ram, chunk_bytes);
-        if (!s->ram) {
-            return nb_fail(err, NB_E_NOMEM, "no memory for %lld chunks of activations",
-                           (long long)s->n_in_ram);
-        }
+    s->ram = nb_calloc((size_t)s->n_in_ram, sizeof *s->ram);
+    for (int64_t c = 0; s->ram && c < s->n_in_ram; c++) {
+        s->ram[c] = nb_alloc(chunk_floats, sizeof(float));
+        if (!s->ram[c]) break;
+    }
+    if (!s->ram || (s->n_in_ram && !s->ram[s->n_in_ram - 1])) {
+        return nb_fail(err, NB_E_NOMEM, "no memory for %lld chunks of activations",
+                       (long long)s->n_in_ram);
     }
     return s->n_in_ram < n_chunks ? open_file(s, err) : 0;
 }
 
 void nb_actstore_close(struct nb_actstore *s)
 {
+    for (int64_t c = 0; s->ram && c < s->n_in_ram; c++) nb_free(s->ram[c]);
     nb_free(s->ram);
     nb_free(s->scratch);
     if (s->path && s->fd >= 0) close(s->fd); /* no path: never opened */
@@ -64,7 +67,7 @@ static uint64_t offset_of(const struct nb_actstore *s, int64_t c)
 int nb_actstore_get(struct nb_actstore *s, int64_t c, int load, float **out, struct nb_err *err)
 {
     if (c < s->n_in_ram) {
-        *out = s->ram + (size_t)c * s->chunk_floats;
+        *out = s->ram[c];
         return 0;
     }
     *out = s->scratch;
@@ -78,4 +81,13 @@ int nb_actstore_put(struct nb_actstore *s, int64_t c, struct nb_err *err)
     if (c < s->n_in_ram) return 0;
     return nb_pwrite_all(s->fd, s->scratch, s->chunk_floats * sizeof(float), offset_of(s, c),
                          s->path, err);
+}
+
+int nb_actstore_swap(struct nb_actstore *s, int64_t c, float **buffer, struct nb_err *err)
+{
+    float **mine = c < s->n_in_ram ? &s->ram[c] : &s->scratch;
+    float *old = *mine;
+    *mine = *buffer;
+    *buffer = old;
+    return nb_actstore_put(s, c, err);
 }

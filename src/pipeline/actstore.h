@@ -15,7 +15,7 @@
 struct nb_actstore {
     int64_t n_chunks, n_in_ram;
     size_t chunk_floats;
-    float *ram;     /* n_in_ram chunks */
+    float **ram;     /* n_in_ram chunks */
     float *scratch; /* one chunk, when some are in the file */
     int fd;         /* unlinked file, or -1 */
     char *path;     /* where it was, for messages */
@@ -32,5 +32,9 @@ void nb_actstore_close(
 int nb_actstore_get(struct nb_actstore *s, int64_t c, int load, float **out, struct nb_err *err);
 /* Keeps what was written into the pointer of the last get of chunk c. */
 int nb_actstore_put(struct nb_actstore *s, int64_t c, struct nb_err *err);
+
+/* Chunk c becomes *buffer (chunk_floats floats of nb_alloc), and *buffer what held the chunk before: keeps a new
+ * content without copying it. */
+int nb_actstore_swap(struct nb_actstore *s, int64_t c, float **buffer, struct nb_err *err);
 
 #endif

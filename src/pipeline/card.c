@@ -85,14 +85,17 @@ static void put_word(struct nb_strbuf *b, const char *word)
     nb_strbuf_putc(b, '\'');
 }
 
-static void put_choices(const struct nb_quantize_opts *o, struct nb_strbuf *b)
+static void put_choices(const struct nb_run *r, struct nb_strbuf *b)
 {
+    const struct nb_quantize_opts *o = r->opts;
     if (o->order != NB_ORDER_AUTO) nb_strbuf_printf(b, " --act-order %s", nb_order_name(o->order));
     if (o->damp > 0) nb_strbuf_printf(b, " --damp %.10g", o->damp);
     if (o->clip) nb_strbuf_printf(b, " --clip %s", o->clip);
     if (o->effort) nb_strbuf_printf(b, " --effort %s", o->effort);
     if (o->precision) nb_strbuf_printf(b, " --precision %s", o->precision);
-    if (o->gptaq_alpha >= 0) nb_strbuf_printf(b, " --gptaq %.10g", o->gptaq_alpha);
+    if (o->gptaq_alpha >= 0 || r->recipe.best) {
+        nb_strbuf_printf(b, " --gptaq %.10g", r->recipe.solve.gptaq_alpha);
+    }
     for (size_t i = 0; i < o->n_bits_for; i++) {
         nb_strbuf_puts(b, " --bits-for ");
         put_word(b, o->bits_for[i].glob);
@@ -118,7 +121,7 @@ static void put_command(const struct nb_run *r, const char *name, struct nb_strb
     if (r->recipe.solver) {
         nb_strbuf_printf(b, " --bits %d --group %" PRId64 " %s", q->bits, q->group,
                          q->sym ? "--sym" : "--asym");
-        put_choices(r->opts, b);
+        put_choices(r, b);
     }
     if (r->recipe.calibrates) {
         nb_strbuf_printf(b, " --samples %" PRId64 " --seqlen %" PRId64 " --seed %" PRIu64,

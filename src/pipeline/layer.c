@@ -109,11 +109,9 @@ static int step_stream(struct nb_run *r, const struct stream *s, enum nb_input i
         .h = hp, .x = xp, .y = r->step_out, .n_windows = n, .t = r->windows.seqlen};
     rc = nb_layer_step(s->layer, input, &io, err);
     if (rc) return rc;
-    size_t width = (size_t)nb_input_width(&r->model->arch, input);
-    memcpy(xp, r->step_out, (size_t)(n * r->windows.seqlen) * width * sizeof *xp);
-    rc = nb_actstore_put(s->x, c, err);
+    *out = r->step_out;
+    rc = nb_actstore_swap(s->x, c, &r->step_out, err);
     if (!rc && input == NB_INPUT_MLP) rc = nb_actstore_put(s->h, c, err);
-    if (!rc) *out = xp;
     return rc;
 }
 

@@ -128,7 +128,7 @@ static int open_stores(struct nb_run *r, struct nb_err *err)
     if (!rc && r->recipe.fp_stream) rc = open_store(r, &r->h_fp, "spill-h-fp", d, &budget, err);
     if (!rc && r->recipe.fp_stream) rc = open_store(r, &r->x_fp, "spill-x-fp", wide, &budget, err);
     if (rc) return rc;
-    r->step_out = nb_alloc(r->x.chunk_floats, sizeof(float));
+    r->step_out = nb_calloc(r->x.chunk_floats, sizeof(float));
     return r->step_out ? 0 : nb_fail(err, NB_E_NOMEM, "no memory for one chunk of activations");
 }
 

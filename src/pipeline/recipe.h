@@ -12,6 +12,7 @@
 
 struct nb_recipe {
     char method[16];                /* resolved: never "best" */
+    bool best;                      /* was asked for as "best" */
     bool awq;                       /* transform */
     const struct nb_solver *solver; /* NULL: nothing is quantized */
     const struct nb_checkpoint *checkpoint;

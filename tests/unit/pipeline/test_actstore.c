@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "base/mem.h"
 #include "pipeline/actstore.h"
 #include "support/folder.h"
 
@@ -62,6 +63,34 @@ static void all_in_file(void **state)
 {
     (void)state;
     fill_then_check(0, 0);
+}
+
+/* A swapped chunk holds the buffer's floats, and the buffer is another one, wherever the chunk lives. */
+static void swap_replaces_a_chunk(void **state)
+{
+    (void)state;
+    for (int in_ram = 0; in_ram < 2; in_ram++) {
+        struct nb_actstore s;
+        struct nb_err err;
+        uint64_t budget = in_ram ? 1 << 20 : 0;
+        char path[256];
+        const char *tmp = getenv("NB_TEST_TMP");
+        snprintf(path, sizeof path, "%s/actstore-swap", tmp ? tmp : ".");
+        assert_int_equal(nb_actstore_open(&s, path, 2, FLOATS, &budget, &err), 0);
+        float *buffer = nb_alloc(FLOATS, sizeof(float)), *p;
+        for (int64_t c = 0; c < 2; c++) {
+            for (int i = 0; i < FLOATS; i++) buffer[i] = expected(c, i);
+            float *given = buffer;
+            assert_int_equal(nb_actstore_swap(&s, c, &buffer, &err), 0);
+            assert_ptr_not_equal(buffer, given);
+        }
+        for (int64_t c = 0; c < 2; c++) {
+            assert_int_equal(nb_actstore_get(&s, c, 1, &p, &err), 0);
+            for (int i = 0; i < FLOATS; i++) assert_true(p[i] == expected(c, i));
+        }
+        nb_free(buffer);
+        nb_actstore_close(&s);
+    }
 }
 
 static void budget_is_charged(void **state)
@@ -135,7 +164,7 @@ int main(void)
         cmocka_unit_test(all_in_ram),
         cmocka_unit_test(some_in_file),
         cmocka_unit_test(all_in_file),
-        cmocka_unit_test(budget_is_charged),
+        cmocka_unit_test(swap_replaces_a_chunk), cmocka_unit_test(budget_is_charged),
         cmocka_unit_test(unwritable_place_is_named),
         cmocka_unit_test(close_of_a_cleared_store_touches_nothing),
         cmocka_unit_test(long_paths_are_not_cut),

@@ -101,6 +101,9 @@ static void the_command_has_every_choice(void **state)
     f->opts.damp = 0.05;
     f->opts.clip = "mse";
     f->opts.gptaq_alpha = 0.25;
+    f->run.recipe.solve.gptaq_alpha = 0.25;
+    f->opts.effort = "max";
+    f->opts.precision = "f32";
     f->opts.ignore = ignore;
     f->opts.n_ignore = 2;
     f->opts.bits_for = bits;
@@ -113,7 +116,7 @@ static void the_command_has_every_choice(void **state)
     says(
         f,
         "nibble quantize 'a b' -o OUT --method gptq --format gptq --bits 4 --group 128 --sym --act-order static "
-        "--damp 0.05 --clip mse --gptaq 0.25 --bits-for '*down*'=8 --ignore '*o_proj' --ignore 'it'\\''s' "
+        "--damp 0.05 --clip mse --effort max --precision f32 --gptaq 0.25 --bits-for '*down*'=8 --ignore '*o_proj' --ignore 'it'\\''s' "
         "--samples 16 --seqlen 512 --seed 3\n");
 }
 
