@@ -3,7 +3,7 @@
 # nb_dependencies: the libraries of the product, all found by pkg-config. What is missing is named at
 # once, together with the script that installs it.
 
-set(nb_required jansson libpcre2-8 libutf8proc openblas lapacke libcrypto)
+set(nb_required jansson libpcre2-8 libutf8proc libcrypto)
 
 find_program(PKG_CONFIG_EXECUTABLE NAMES pkg-config pkgconf)
 if(NOT PKG_CONFIG_EXECUTABLE)
