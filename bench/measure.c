@@ -50,7 +50,7 @@ int main(int argc, char **argv)
         return 1;
     }
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    printf("%s,%.3f,%.3f,%.1f,%d\n", argv[1], now() - start, seconds(use.ru_utime) + seconds(use.ru_stime),
-           (double)use.ru_maxrss / 1024.0, code);
+    printf("%s,%.3f,%.3f,%.1f,%d\n", argv[1], now() - start,
+           seconds(use.ru_utime) + seconds(use.ru_stime), (double)use.ru_maxrss / 1024.0, code);
     return code;
 }

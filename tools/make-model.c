@@ -34,7 +34,8 @@ static float draw(struct nb_rng *rng)
     return (float)((s / 65535.0 - 2.0) * 1.7320508075688772);
 }
 
-static void fill_row(float *row, int64_t n, const char *name, const struct shape_opts *o, struct nb_rng *rng)
+static void fill_row(float *row, int64_t n, const char *name, const struct shape_opts *o,
+                     struct nb_rng *rng)
 {
     bool norm = strstr(name, "norm") != NULL;
     for (int64_t i = 0; i < n; i++) {
@@ -49,7 +50,8 @@ static int put_tensor(struct nb_st_writer *w, const struct nb_arch *arch, const 
 {
     int rank;
     int64_t shape[2];
-    if (!nb_arch_expected_shape(arch, name, &rank, shape)) return nb_fail(err, NB_E_FAIL, "%s: unknown", name);
+    if (!nb_arch_expected_shape(arch, name, &rank, shape))
+        return nb_fail(err, NB_E_FAIL, "%s: unknown", name);
     int64_t rows = rank == 2 ? shape[0] : 1, cols = rank == 2 ? shape[1] : shape[0];
     size_t element = (size_t)nb_dtype_bits(arch->dtype) / 8;
     float *row = nb_alloc((size_t)cols, sizeof *row);
@@ -78,11 +80,13 @@ static int plan_tensor(struct nb_st_writer *w, const struct nb_arch *arch, const
     (void)o;
     int rank;
     int64_t shape[2];
-    if (!nb_arch_expected_shape(arch, name, &rank, shape)) return 0; /* this family has no such tensor */
+    if (!nb_arch_expected_shape(arch, name, &rank, shape))
+        return 0; /* this family has no such tensor */
     return nb_st_writer_plan(w, name, arch->dtype, rank, shape, err);
 }
 
-static bool layer_has(const struct nb_arch *arch, int64_t l, const char *inside, char name[NB_NAME_MAX * 2])
+static bool layer_has(const struct nb_arch *arch, int64_t l, const char *inside,
+                      char name[NB_NAME_MAX * 2])
 {
     int rank;
     int64_t shape[2];
@@ -106,7 +110,8 @@ static int each_tensor(struct nb_st_writer *w, const struct nb_arch *arch, each_
             snprintf(inside, sizeof inside, "%s.weight", arch->linears[i].name);
             if (layer_has(arch, l, inside, name)) rc = fn(w, arch, name, o, err);
             snprintf(inside, sizeof inside, "%s.bias", arch->linears[i].name);
-            if (!rc && arch->linears[i].bias && layer_has(arch, l, inside, name)) rc = fn(w, arch, name, o, err);
+            if (!rc && arch->linears[i].bias && layer_has(arch, l, inside, name))
+                rc = fn(w, arch, name, o, err);
         }
     }
     if (!rc) rc = fn(w, arch, arch->norm_name, o, err);
@@ -126,15 +131,18 @@ static json_t *make_config(const struct shape_opts *o)
     for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
         if (!strcmp(classes[i].family, o->family)) class = classes[i].class;
     }
-    const char *dtype = !strcmp(o->dtype, "f32") ? "float32" : !strcmp(o->dtype, "f16") ? "float16" : "bfloat16";
-    return json_pack("{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:i, s:i}",
-                     "architectures", class, "model_type", o->family, "torch_dtype", dtype, "hidden_size",
-                     (json_int_t)o->hidden, "intermediate_size", (json_int_t)o->inter, "num_hidden_layers",
-                     (json_int_t)o->layers, "num_attention_heads", (json_int_t)o->heads,
-                     "num_key_value_heads", (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim,
-                     "vocab_size", (json_int_t)o->vocab, "max_position_embeddings", (json_int_t)o->context,
-                     "tie_word_embeddings", (int)o->tied, "rms_norm_eps", 1e-6, "hidden_act", "silu",
-                     "rope_theta", 10000.0, "bos_token_id", 0, "eos_token_id", 0);
+    const char *dtype = !strcmp(o->dtype, "f32")   ? "float32"
+                        : !strcmp(o->dtype, "f16") ? "float16"
+                                                   : "bfloat16";
+    return json_pack(
+        "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:i, s:i}",
+        "architectures", class, "model_type", o->family, "torch_dtype", dtype, "hidden_size",
+        (json_int_t)o->hidden, "intermediate_size", (json_int_t)o->inter, "num_hidden_layers",
+        (json_int_t)o->layers, "num_attention_heads", (json_int_t)o->heads, "num_key_value_heads",
+        (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim, "vocab_size",
+        (json_int_t)o->vocab, "max_position_embeddings", (json_int_t)o->context,
+        "tie_word_embeddings", (int)o->tied, "rms_norm_eps", 1e-6, "hidden_act", "silu",
+        "rope_theta", 10000.0, "bos_token_id", 0, "eos_token_id", 0);
 }
 
 static int write_model(const struct shape_opts *o, struct nb_err *err)
@@ -168,10 +176,11 @@ static int64_t *number_option(struct shape_opts *o, const char *name)
     struct {
         const char *name;
         int64_t *value;
-    } table[] = {{"--hidden", &o->hidden},     {"--inter", &o->inter},       {"--layers", &o->layers},
-                 {"--heads", &o->heads},       {"--kv-heads", &o->kv_heads}, {"--head-dim", &o->head_dim},
-                 {"--vocab", &o->vocab},       {"--context", &o->context},   {"--tied", &o->tied},
-                 {"--seed", &o->seed},         {"--outliers", &o->outliers}};
+    } table[] = {
+        {"--hidden", &o->hidden}, {"--inter", &o->inter},       {"--layers", &o->layers},
+        {"--heads", &o->heads},   {"--kv-heads", &o->kv_heads}, {"--head-dim", &o->head_dim},
+        {"--vocab", &o->vocab},   {"--context", &o->context},   {"--tied", &o->tied},
+        {"--seed", &o->seed},     {"--outliers", &o->outliers}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (!strcmp(table[i].name, name)) return table[i].value;
     }
@@ -180,13 +189,22 @@ static int64_t *number_option(struct shape_opts *o, const char *name)
 
 int main(int argc, char **argv)
 {
-    struct shape_opts o = {.family = "qwen2", .dtype = "bf16", .hidden = 256, .inter = 768, .layers = 4,
-                           .heads = 4, .vocab = 8192, .context = 2048, .tied = 1, .outliers = 1};
+    struct shape_opts o = {.family = "qwen2",
+                           .dtype = "bf16",
+                           .hidden = 256,
+                           .inter = 768,
+                           .layers = 4,
+                           .heads = 4,
+                           .vocab = 8192,
+                           .context = 2048,
+                           .tied = 1,
+                           .outliers = 1};
     if (argc < 2 || argc % 2) {
-        fputs("usage: make-model OUT [--family F] [--hidden N] [--inter N] [--layers N] [--heads N]\n"
-              "       [--kv-heads N] [--head-dim N] [--vocab N] [--context N] [--tied 0|1]\n"
-              "       [--dtype bf16|f16|f32] [--seed N] [--outliers 0|1]\n",
-              stderr);
+        fputs(
+            "usage: make-model OUT [--family F] [--hidden N] [--inter N] [--layers N] [--heads N]\n"
+            "       [--kv-heads N] [--head-dim N] [--vocab N] [--context N] [--tied 0|1]\n"
+            "       [--dtype bf16|f16|f32] [--seed N] [--outliers 0|1]\n",
+            stderr);
         return 2;
     }
     o.out = argv[1];

@@ -309,8 +309,8 @@ static int read_gemv(struct nb_qmat *q, const struct nb_tensor *const tensor[N_T
     return 0;
 }
 
-static int read_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
-                       struct nb_qmat *out, struct nb_err *err)
+static int read_module(const struct nb_model *m, const struct nb_module_ref *ref,
+                       struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err)
 {
     const int64_t rows = ref->rows, cols = ref->cols;
     const struct awq_config *c = m->checkpoint_state;

@@ -55,12 +55,13 @@ struct nb_module_ref {
     const char *path;
     int64_t rows, cols;
 };
-int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
-                    struct nb_weight *out, struct nb_err *err);
+int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
 
 /* NaN/Inf scan of every float tensor (F16/BF16/F32): NB_E_FORMAT names the first bad tensor and element. */
 int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err);
-bool nb_model_tensor_is_finite(const struct nb_model *m, const char *name); /* true for other types */
+bool nb_model_tensor_is_finite(const struct nb_model *m,
+                               const char *name); /* true for other types */
 
 /* SHA-256 over config.json, the quantization side file and every tensor (name, type, shape, data) in name
  * order: the same for any sharding. Reads all the data once. */

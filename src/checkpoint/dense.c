@@ -38,8 +38,8 @@ static int check(const struct nb_model *m, const char *path, int64_t rows, int64
     return nb_fail(err, NB_E_FORMAT, "'%s' is not quantized", path);
 }
 
-static int read_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
-                       struct nb_qmat *out, struct nb_err *err)
+static int read_module(const struct nb_model *m, const struct nb_module_ref *ref,
+                       struct nb_arena *arena, struct nb_qmat *out, struct nb_err *err)
 {
     (void)arena;
     (void)out;

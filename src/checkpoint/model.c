@@ -85,8 +85,8 @@ int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err
     return nb_model_tensor(m, a->tie_word_embeddings ? a->embed_name : a->head_name, out, err);
 }
 
-int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref, struct nb_arena *arena,
-                    struct nb_weight *out, struct nb_err *err)
+int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref,
+                    struct nb_arena *arena, struct nb_weight *out, struct nb_err *err)
 {
     const char *path = ref->path;
     const int64_t rows = ref->rows, cols = ref->cols;

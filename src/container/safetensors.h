@@ -39,9 +39,8 @@ void nb_safetensors_drop(const struct nb_safetensors *st, const struct nb_tensor
 /* Parses and checks one file image (what the fuzzer calls): header rules only, no I/O. `what` names the
  * file in messages. On success *tensors (nb_free) holds *n views into image, names owned by *header
  * (json_decref after use). */
-int nb_safetensors_parse(struct nb_span image, const char *what,
-                         struct nb_tensor **tensors, size_t *n, json_t **header,
-                         struct nb_err *err);
+int nb_safetensors_parse(struct nb_span image, const char *what, struct nb_tensor **tensors,
+                         size_t *n, json_t **header, struct nb_err *err);
 
 /* Parses and checks the text of a *.safetensors.index.json. *weight_map (json_decref): tensor name ->
  * file, each file a bare name ending in .safetensors. */

@@ -153,8 +153,7 @@ static int load_shard(struct nb_safetensors *st, size_t i, const char *path, str
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    rc =
-        nb_safetensors_parse(s->map.span, path, &tensors, &n, &header, err);
+    rc = nb_safetensors_parse(s->map.span, path, &tensors, &n, &header, err);
     if (rc) return rc;
     if (append_items(st, i, tensors, n)) {
         rc = nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu tensors", path, n);

@@ -264,8 +264,8 @@ static int parse_entries(json_t *header, struct entry *e, size_t *n, const char 
     return 0;
 }
 
-int nb_safetensors_parse(struct nb_span image, const char *what,
-                         struct nb_tensor **tensors, size_t *n, json_t **header, struct nb_err *err)
+int nb_safetensors_parse(struct nb_span image, const char *what, struct nb_tensor **tensors,
+                         size_t *n, json_t **header, struct nb_err *err)
 {
     *tensors = NULL;
     *n = 0;

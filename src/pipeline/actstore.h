@@ -15,7 +15,7 @@
 struct nb_actstore {
     int64_t n_chunks, n_in_ram;
     size_t chunk_floats;
-    float **ram;     /* n_in_ram chunks */
+    float **ram;    /* n_in_ram chunks */
     float *scratch; /* one chunk, when some are in the file */
     int fd;         /* unlinked file, or -1 */
     char *path;     /* where it was, for messages */

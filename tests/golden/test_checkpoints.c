@@ -21,7 +21,8 @@ static void compare_module(const struct nb_model *m, const char *path, const str
     struct nb_arena arena;
     struct nb_weight w;
     nb_arena_init(&arena);
-    if (nb_model_module(m, &(struct nb_module_ref){path, want->shape[0], want->shape[1]}, &arena, &w, &err))
+    if (nb_model_module(m, &(struct nb_module_ref){path, want->shape[0], want->shape[1]}, &arena,
+                        &w, &err))
         fail_msg("%s", err.text);
     assert_non_null(w.q);
     float *row = nb_arena_alloc(&arena, (size_t)w.cols, sizeof *row);

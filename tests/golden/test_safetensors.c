@@ -37,7 +37,8 @@ static void check_line(const char *line, size_t length, int number)
     struct nb_err err;
     struct nb_tensor *tensors;
     json_t *header;
-    int rc = nb_safetensors_parse((struct nb_span){image, bytes}, "image", &tensors, &n, &header, &err);
+    int rc =
+        nb_safetensors_parse((struct nb_span){image, bytes}, "image", &tensors, &n, &header, &err);
     if (!strncmp(line, "ok ", 3)) {
         if (rc) fail_msg("line %d: the reference accepts it, we say: %s", number, err.text);
         assert_int_equal(n, strtoul(line + 3, NULL, 10));

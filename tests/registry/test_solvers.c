@@ -73,12 +73,14 @@ static void check(struct bench *b, const struct nb_solver *s, const struct nb_so
     struct nb_qmat q, plain;
     struct nb_arena arena;
     nb_arena_init(&arena);
-    if (s->solve(&q, &b->mat, &b->stats, opts, b->be, &arena, &report, &err)) fail_msg("%s", err.text);
+    if (s->solve(&q, &b->mat, &b->stats, opts, b->be, &arena, &report, &err))
+        fail_msg("%s", err.text);
     if (nb_solver_find("rtn")->solve(&plain, &b->mat, &b->stats, opts, b->be, &arena, NULL, &err)) {
         fail_msg("%s", err.text);
     }
     const double loss = loss_of(b, &q), rtn = loss_of(b, &plain);
-    if (opts->order != NB_ORDER_DYNAMIC) assert_true(loss <= rtn * (1.0 + 1e-5)); /* else other groups */
+    if (opts->order != NB_ORDER_DYNAMIC)
+        assert_true(loss <= rtn * (1.0 + 1e-5)); /* else other groups */
     assert_true(report.loss <= report.loss_rtn);
     assert_true(fabs(report.loss - loss) <= 1e-3 * loss);
     for (int i = 0; i < ROWS * COLS; i++) assert_true(q.codes[i] < 1u << opts->grid.spec.elem.bits);
@@ -86,7 +88,8 @@ static void check(struct bench *b, const struct nb_solver *s, const struct nb_so
         assert_true(fabsf(q.scale.value[i]) >= 0.99e-5f);
         assert_true(q.scale.value[i] == nb_round_to(q.scale.value[i], opts->grid.spec.scale_dtype));
         assert_true(q.zero.value[i] >= (float)opts->grid.zero_min);
-        if (opts->grid.spec.symmetric) assert_true(q.zero.value[i] == (float)(1 << (opts->grid.spec.elem.bits - 1)));
+        if (opts->grid.spec.symmetric)
+            assert_true(q.zero.value[i] == (float)(1 << (opts->grid.spec.elem.bits - 1)));
     }
     nb_arena_release(&arena);
 }
@@ -101,10 +104,13 @@ static void test_every_solver_on_every_spec(void **state)
     for (const struct nb_solver *const *s = nb_solvers(); *s; s++) {
         for (int i = 0; i < 4 * 4 * 2 * 3; i++, n++) {
             struct nb_solve_opts opts = {0};
-            opts.grid.spec = (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits[i % 4], .vec = 1},
-                                               .group_rows = 1, .group_cols = groups[i / 4 % 4],
-                                               .scale_dtype = scales[i / 32], .zero = NB_ZERO_CODE,
-                                               .symmetric = i / 16 % 2};
+            opts.grid.spec =
+                (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits[i % 4], .vec = 1},
+                                  .group_rows = 1,
+                                  .group_cols = groups[i / 4 % 4],
+                                  .scale_dtype = scales[i / 32],
+                                  .zero = NB_ZERO_CODE,
+                                  .symmetric = i / 16 % 2};
             if (!(*s)->supports(&opts.grid.spec)) continue;
             nb_solve_opts_effort(&opts, (enum nb_effort)(n % 3));
             opts.order = (enum nb_act_order)(n / 3 % (NB_ORDER_DYNAMIC + 1));
@@ -130,14 +136,16 @@ static void test_a_spec_nobody_supports_is_refused(void **state)
 {
     struct bench *b = *state;
     struct nb_solve_opts opts = {0};
-    opts.grid.spec = (struct nb_qspec){.elem = {.kind = NB_ELEM_TABLE, .bits = 4, .vec = 1}, .group_cols = 16};
+    opts.grid.spec =
+        (struct nb_qspec){.elem = {.kind = NB_ELEM_TABLE, .bits = 4, .vec = 1}, .group_cols = 16};
     for (const struct nb_solver *const *s = nb_solvers(); *s; s++) {
         struct nb_err err = {0};
         struct nb_qmat q;
         struct nb_arena arena;
         nb_arena_init(&arena);
         assert_false((*s)->supports(&opts.grid.spec));
-        assert_int_equal((*s)->solve(&q, &b->mat, &b->stats, &opts, b->be, &arena, NULL, &err), NB_E_SPEC);
+        assert_int_equal((*s)->solve(&q, &b->mat, &b->stats, &opts, b->be, &arena, NULL, &err),
+                         NB_E_SPEC);
         assert_non_null(strstr(err.text, "no number encoding for table4 g16"));
         nb_arena_release(&arena);
     }

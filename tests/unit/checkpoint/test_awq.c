@@ -112,7 +112,8 @@ static void test_reads_gemv(void **state)
     struct nb_qmat q;
     nb_arena_init(&arena);
     fill_example(&q, &arena);
-    if (nb_model_module(m, &(struct nb_module_ref){"p", 8, 8}, &arena, &w, &err)) fail_msg("%s", err.text);
+    if (nb_model_module(m, &(struct nb_module_ref){"p", 8, 8}, &arena, &w, &err))
+        fail_msg("%s", err.text);
     assert_memory_equal(w.q->codes, q.codes, 64);
     assert_memory_equal(w.q->zero.value, q.zero.value, 8 * sizeof(float));
     assert_memory_equal(w.q->scale.value, q.scale.value, 8 * sizeof(float));
@@ -145,7 +146,8 @@ static void test_zero_point_false(void **state)
                                           "\"zero_point\":false}",
                                           t, 3);
         struct nb_weight w;
-        if (nb_model_module(m, &(struct nb_module_ref){"p", 32, 64}, &arena, &w, &err)) fail_msg("%s", err.text);
+        if (nb_model_module(m, &(struct nb_module_ref){"p", 32, 64}, &arena, &w, &err))
+            fail_msg("%s", err.text);
         assert_int_equal(w.q->spec.symmetric, !wrong);
         assert_memory_equal(w.q->zero.value, q.zero.value, 64 * sizeof(float));
         nb_model_close(m);

@@ -158,7 +158,8 @@ static void check_row(const struct nb_model *m, const float *want)
     struct nb_weight w;
     float row[8];
     nb_arena_init(&arena);
-    if (nb_model_module(m, &(struct nb_module_ref){"p", 1, 8}, &arena, &w, &err)) fail_msg("%s", err.text);
+    if (nb_model_module(m, &(struct nb_module_ref){"p", 1, 8}, &arena, &w, &err))
+        fail_msg("%s", err.text);
     nb_weight_row(&w, 0, row);
     for (int k = 0; k < 8; k++) assert_true(row[k] == want[k]);
     nb_arena_release(&arena);
@@ -223,7 +224,8 @@ static void test_tail_group(void **state)
     };
     struct nb_model *m = fixture_open(
         *state, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":64,\"sym\":false}", t, 4);
-    if (nb_model_module(m, &(struct nb_module_ref){"p", 32, 96}, &arena, &w, &err)) fail_msg("%s", err.text);
+    if (nb_model_module(m, &(struct nb_module_ref){"p", 32, 96}, &arena, &w, &err))
+        fail_msg("%s", err.text);
     assert_null(w.q->col_group);
     for (int64_t r = 0; r < 32; r++) {
         float a[96], b[96];
@@ -250,7 +252,8 @@ static void test_bad_g_idx(void **state)
         struct nb_arena arena;
         struct nb_weight w;
         nb_arena_init(&arena);
-        assert_int_equal(nb_model_module(m, &(struct nb_module_ref){"p", 1, 8}, &arena, &w, &err), NB_E_FORMAT);
+        assert_int_equal(nb_model_module(m, &(struct nb_module_ref){"p", 1, 8}, &arena, &w, &err),
+                         NB_E_FORMAT);
         assert_string_equal(err.text,
                             variant ? "tensor 'p.g_idx': group -1 of input 5, there are 2 groups"
                                     : "tensor 'p.g_idx': group 2 of input 5, there are 2 groups");
@@ -275,7 +278,8 @@ static void read_zeros(const char *dir, const char *config, uint32_t word, float
     struct nb_arena arena;
     struct nb_weight w;
     nb_arena_init(&arena);
-    if (nb_model_module(m, &(struct nb_module_ref){"p", 8, 8}, &arena, &w, &err)) fail_msg("%s", err.text);
+    if (nb_model_module(m, &(struct nb_module_ref){"p", 8, 8}, &arena, &w, &err))
+        fail_msg("%s", err.text);
     memcpy(zeros, w.q->zero.value, 8 * sizeof *zeros);
     nb_arena_release(&arena);
     nb_model_close(m);
@@ -336,7 +340,8 @@ static void test_contradicting_zeros_are_noted(void **state)
         if (nb_model_open(&m, dir, &err)) fail_msg("%s", err.text);
         assert_string_equal(m->note, want[i]);
         struct nb_weight w;
-        assert_int_equal(nb_model_module(m, &(struct nb_module_ref){p.path, 128, 128}, &arena, &w, &err), 0);
+        assert_int_equal(
+            nb_model_module(m, &(struct nb_module_ref){p.path, 128, 128}, &arena, &w, &err), 0);
         for (int64_t z = 0; z < 128 * 4; z++) assert_true(w.q->zero.value[z] == 8);
         nb_model_close(m);
         json_decref(quant);

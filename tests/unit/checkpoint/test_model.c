@@ -58,8 +58,11 @@ static void test_dense(void **state)
     assert_int_equal(nb_model_tensor(m, "model.norm.weight", &t, &err), 0);
     assert_int_equal(nb_model_tensor(m, "model.nothing", &t, &err), NB_E_FORMAT);
     assert_non_null(strstr(err.text, ": tensor 'model.nothing' is missing"));
-    assert_int_equal(nb_model_module(m, &(struct nb_module_ref){"lm_head", 32, 128}, &arena, &w, &err), 0);
-    assert_int_equal(nb_model_module(m, &(struct nb_module_ref){"lm_head", 33, 128}, &arena, &w, &err), NB_E_FORMAT);
+    assert_int_equal(
+        nb_model_module(m, &(struct nb_module_ref){"lm_head", 32, 128}, &arena, &w, &err), 0);
+    assert_int_equal(
+        nb_model_module(m, &(struct nb_module_ref){"lm_head", 33, 128}, &arena, &w, &err),
+        NB_E_FORMAT);
     assert_string_equal(
         err.text,
         "tensor 'lm_head.weight' has shape [32,128], config and format dense expect [33,128]");
@@ -111,7 +114,8 @@ static void test_quantized_head(void **state)
                 "{\"bits\":4,\"group_size\":32,\"desc_act\":false,\"lm_head\":true}");
     struct nb_model *m = opened(*state);
     assert_ptr_equal(m->checkpoint, c);
-    assert_int_equal(nb_model_module(m, &(struct nb_module_ref){"lm_head", 32, 128}, &arena, &w, &err), 0);
+    assert_int_equal(
+        nb_model_module(m, &(struct nb_module_ref){"lm_head", 32, 128}, &arena, &w, &err), 0);
     assert_non_null(w.q);
     assert_memory_equal(w.q->codes, q.codes, 32 * 128);
     nb_model_close(m);

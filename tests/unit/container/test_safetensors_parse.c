@@ -38,7 +38,8 @@ static void refuses(struct image im, const char *sentence)
     struct nb_tensor *tensors;
     json_t *header;
     size_t n;
-    int rc = nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err);
+    int rc =
+        nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err);
     assert_string_equal(err.text, sentence);
     assert_int_equal(rc, NB_E_FORMAT);
     assert_int_equal(err.status, NB_E_FORMAT);
@@ -55,8 +56,9 @@ static void refuses_json(struct image im)
     json_t *header;
     size_t n;
     static const char start[] = "f: header: not valid JSON at line 1, column ";
-    assert_int_equal(nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err),
-                     NB_E_FORMAT);
+    assert_int_equal(
+        nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &tensors, &n, &header, &err),
+        NB_E_FORMAT);
     assert_memory_equal(err.text, start, sizeof start - 1);
     assert_null(tensors);
     assert_null(header);
@@ -93,7 +95,8 @@ static void test_worked_example(void **state)
     struct nb_tensor *t;
     json_t *header;
     size_t n;
-    assert_int_equal(nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &t, &n, &header, &err), 0);
+    assert_int_equal(
+        nb_safetensors_parse((struct nb_span){im.bytes, im.n}, "f", &t, &n, &header, &err), 0);
     assert_int_equal(n, 2);
     assert_string_equal(t[0].name, "b");
     assert_int_equal(t[0].dtype, NB_I32);

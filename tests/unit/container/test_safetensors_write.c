@@ -309,8 +309,10 @@ static void test_file_too_long(void **state)
     setrlimit(RLIMIT_FSIZE, &old);
     signal(SIGXFSZ, handler);
     assert_int_equal(rc, NB_E_IO);
-    assert_non_null(strstr(err.text, "/model-00002-of-00002.safetensors: cannot reserve 10128 bytes"));
-    assert_string_equal(err.hint, "the file system takes no file of that size: choose smaller shards");
+    assert_non_null(
+        strstr(err.text, "/model-00002-of-00002.safetensors: cannot reserve 10128 bytes"));
+    assert_string_equal(err.hint,
+                        "the file system takes no file of that size: choose smaller shards");
     char **names;
     size_t n;
     OK(nb_dir_list(dir, &names, &n, &err));
