@@ -47,9 +47,10 @@ static void round_group(const struct nb_qspec *spec, const float *w, int64_t n,
     }
 }
 
-static void round_lanes(const struct nb_qspec *spec, const float *w, const float *scale,
-                        const float *zero, int64_t n, uint8_t *code, float *val)
+static void round_lanes(const struct nb_qspec *spec, const float *w, int64_t n,
+                        const struct nb_lane_params *p, uint8_t *code, float *val)
 {
+    const float *scale = p->scale, *zero = p->zero;
     const float top = top_code(spec);
     if (code) {
         for (int64_t i = 0; i < n; i++) {

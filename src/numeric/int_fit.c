@@ -18,10 +18,10 @@
 
 enum {
     LANES = 16,
-    CHECK = 64,      /* weights between two looks at the limit */
-    RUNGS = 28,      /* scales on the ladder of the weighted search */
+    CHECK = 64, /* weights between two looks at the limit */
+    RUNGS = 28, /* scales on the ladder of the weighted search */
     FEW_RUNGS = 9,
-    KEPT = 3,        /* best rungs that are refined */
+    KEPT = 3, /* best rungs that are refined */
     REFITS = 4,
     MSE_STEPS = 80,
 };
@@ -34,8 +34,8 @@ struct search {
     const struct nb_grid_opts *opts;
     const float *w, *u;
     int64_t n;
-    float top;           /* largest code */
-    float lo, hi, a;     /* min(0, min w), max(0, max w), max |w| */
+    float top;       /* largest code */
+    float lo, hi, a; /* min(0, min w), max(0, max w), max |w| */
     struct candidate best;
 };
 
@@ -108,12 +108,16 @@ static inline float pow_two_fifths(float x)
 {
     uint32_t bits = nb_f32_bits(x);
     float m = nb_f32_from_bits((bits & 0x007fffffu) | 0x3f800000u) - 1.0f;
-    float log2m = m * (1.4425459f + m * (-0.7178897f + m * (0.4570773f + m * (-0.2773390f + m * (0.1213740f - m * 0.0257686f)))));
+    float log2m =
+        m * (1.4425459f +
+             m * (-0.7178897f +
+                  m * (0.4570773f + m * (-0.2773390f + m * (0.1213740f - m * 0.0257686f)))));
     float e = 0.4f * ((float)((int32_t)(bits >> 23) - 127) + log2m);
     e = e > -126.0f ? e : -126.0f;
     float whole = nb_int_rne(e);
     float f = (e - whole) * 0.69314718f;
-    float p = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * (0.041666668f + f * 0.0083333333f))));
+    float p =
+        1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * (0.041666668f + f * 0.0083333333f))));
     return p * nb_f32_from_bits((uint32_t)((int32_t)whole + 127) << 23);
 }
 
@@ -148,7 +152,8 @@ static float error_of(const struct search *f, float scale, float zero, float lim
 /* Judges (scale, zero) after the cast and keeps it if it is the best so far. */
 static struct candidate try_params(struct search *f, float scale, float zero, float limit)
 {
-    struct candidate c = {.scale = nb_numeric_store_scale(scale, f->opts->spec.scale_dtype), .zero = zero};
+    struct candidate c = {.scale = nb_numeric_store_scale(scale, f->opts->spec.scale_dtype),
+                          .zero = zero};
     c.err = error_of(f, c.scale, zero, limit);
     if (c.err < f->best.err) f->best = c;
     return c;
@@ -258,7 +263,8 @@ static void range_params(const struct search *f, float p, float sign, float *sca
     const float mid = rintf((f->top + 1.0f) / 2.0f);
     if (f->opts->spec.symmetric) {
         *zero = mid;
-        *scale = f->opts->sym_range == NB_SYM_FULL ? sign * p * f->a / mid : p * (f->a + f->a) / f->top;
+        *scale =
+            f->opts->sym_range == NB_SYM_FULL ? sign * p * f->a / mid : p * (f->a + f->a) / f->top;
     } else {
         *scale = (p * f->hi - p * f->lo) / f->top;
         *zero = clamp_zero(f, rintf(-p * f->lo / nb_numeric_store_scale(*scale, NB_F32)));
@@ -289,7 +295,8 @@ static bool any_weight(const float *u, int64_t n)
 void nb_int_fit(const struct nb_grid_opts *opts, const float *w, const float *u, int64_t n,
                 struct nb_group_params *out)
 {
-    struct search f = {.opts = opts, .w = w, .n = n, .top = (float)((1 << opts->spec.elem.bits) - 1)};
+    struct search f = {
+        .opts = opts, .w = w, .n = n, .top = (float)((1 << opts->spec.elem.bits) - 1)};
     f.best.err = FLT_MAX;
     measure(&f);
     if (opts->clip == NB_CLIP_WEIGHTED && any_weight(u, n)) f.u = u;

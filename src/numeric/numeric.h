@@ -16,18 +16,26 @@
 #include "core/qmat.h"
 
 enum nb_clip { NB_CLIP_NONE, NB_CLIP_MSE, NB_CLIP_WEIGHTED };
-enum nb_sym_range { NB_SYM_REFERENCE, /* a / 7.5 */ NB_SYM_FULL /* largest magnitude at -2^(b-1), scale of either sign */ };
+enum nb_sym_range {
+    NB_SYM_REFERENCE,
+    /* a / 7.5 */ NB_SYM_FULL /* largest magnitude at -2^(b-1), scale of either sign */
+};
 
 struct nb_grid_opts {
     struct nb_qspec spec;
     enum nb_clip clip;
     enum nb_sym_range sym_range;
-    int zero_min;       /* smallest zero code allowed (gptq v1: 1) */
-    bool coarse;        /* WEIGHTED: a third of the scales and no refinement, to compare many settings quickly */
+    int zero_min; /* smallest zero code allowed (gptq v1: 1) */
+    bool
+        coarse; /* WEIGHTED: a third of the scales and no refinement, to compare many settings quickly */
 };
 
 struct nb_group_params {
     float scale, zero; /* as stored: scale rounded to spec.scale_dtype, zero an integer */
+};
+
+struct nb_lane_params { /* one scale and zero for each of n weights */
+    const float *scale, *zero;
 };
 
 struct nb_numeric {
@@ -43,8 +51,8 @@ struct nb_numeric {
     void (*round_group)(const struct nb_qspec *spec, const float *w, int64_t n,
                         const struct nb_group_params *p, uint8_t *code, float *value);
     /* The same with parameters of its own for each weight: one column, n rows. */
-    void (*round_lanes)(const struct nb_qspec *spec, const float *w, const float *scale,
-                        const float *zero, int64_t n, uint8_t *code, float *value);
+    void (*round_lanes)(const struct nb_qspec *spec, const float *w, int64_t n,
+                        const struct nb_lane_params *p, uint8_t *code, float *value);
 };
 const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec); /* NULL: none */
 

@@ -201,7 +201,8 @@ static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
         solver = nb_solver_find("rtn");
         opts.grid.clip = NB_CLIP_MSE;
     }
-    int rc = solver->solve(&q, &mat, stats, &opts, r->be, &arena, &s, err);
+    const struct nb_solve_job job = {&mat, stats, &opts, r->be};
+    int rc = solver->solve(&q, &job, &arena, &s, err);
     if (rc) nb_err_prefix(err, "%s", m->path);
     if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
     if (!rc) {

@@ -130,12 +130,14 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
     const struct nb_arch_fold *fold = &arch->folds[f];
     if (!fold_allowed(r, w->index, fold) || !nb_stats_are_finite(&a->stats[fold->to])) return 0;
     struct nb_fmat mats[NB_MAX_LINEARS];
+    struct nb_solve_opts opts = r->recipe.solve;
     struct nb_awq_group g = {.w = mats,
                              .stats = &a->stats[fold->to],
+                             .opts = &opts,
+                             .be = r->be,
                              .repeat = fold->repeat,
                              .head_dim = fold->head_dim,
                              .compensated = r->recipe.solver->needs_hessian};
-    struct nb_solve_opts opts = r->recipe.solve;
     for (int i = 0; i < arch->n_linears; i++) {
         if (arch->linears[i].input != fold->to) continue;
         mats[g.n++] = nb_layer_work_matrix(w, arch, i);
@@ -144,12 +146,9 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
     int64_t k = nb_input_width(arch, fold->to);
     float *s = nb_alloc((size_t)k, sizeof *s);
     if (!s) return nb_fail(err, NB_E_NOMEM, "no memory for AWQ scales");
-    struct nb_arena arena;
-    nb_arena_init(&arena);
-    double loss, identity;
-    int rc = nb_awq_search(s, &g, &opts, r->be, &arena, &loss, &identity, err);
-    nb_arena_release(&arena);
-    if (rc || !(loss < identity)) nb_free(s);
+    struct nb_awq_losses losses;
+    int rc = nb_awq_search(s, &g, &losses, err);
+    if (rc || !(losses.best < losses.identity)) nb_free(s);
     else a->s[f] = s;
     return rc;
 }

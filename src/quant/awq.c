@@ -28,18 +28,18 @@ struct search {
     const struct nb_solve_opts *opts;
     struct nb_backend *be;
     int64_t k;
-    float *act, *weight;       /* [K] the two statistics, shared where s must be */
-    double *diag, mean;        /* [K] of H / n_tokens, and their mean */
+    float *act, *weight;        /* [K] the two statistics, shared where s must be */
+    double *diag, mean;         /* [K] of H / n_tokens, and their mean */
     struct nb_solve_opts trial; /* opts with the quick fit */
-    struct nb_fmat *sample;    /* [n] the rows looked at */
-    struct nb_problem *p;      /* [n] one per linear; p->w is rescaled for each candidate */
-    struct nb_solution *s;     /* [n] */
-    float *error, *gradient;   /* [widest, K] */
-    float *u;                  /* [K] importance of scaled columns */
-    float *h;                  /* [K, K] */
-    struct nb_factor factor;   /* of the unscaled H, when compensated */
-    float *feedback, *pivot;   /* the same scaled */
-    float *candidate, *best;   /* [K] */
+    struct nb_fmat *sample;     /* [n] the rows looked at */
+    struct nb_problem *p;       /* [n] one per linear; p->w is rescaled for each candidate */
+    struct nb_solution *s;      /* [n] */
+    float *error, *gradient;    /* [widest, K] */
+    float *u;                   /* [K] importance of scaled columns */
+    float *h;                   /* [K, K] */
+    struct nb_factor factor;    /* of the unscaled H, when compensated */
+    float *feedback, *pivot;    /* the same scaled */
+    float *candidate, *best;    /* [K] */
     double best_loss;
     struct nb_err *err;
     int rc;
@@ -72,7 +72,9 @@ static int weight_statistic(struct search *a)
     int64_t rows = 0;
     const int64_t group = a->p[0].group;
     double *sum = nb_calloc((size_t)a->k, sizeof *sum);
-    if (!sum) return nb_fail(a->err, NB_E_NOMEM, "no memory for the statistics of %" PRId64 " columns", a->k);
+    if (!sum)
+        return nb_fail(a->err, NB_E_NOMEM, "no memory for the statistics of %" PRId64 " columns",
+                       a->k);
     for (int i = 0; i < a->g->n; i++) {
         const struct nb_fmat *w = &a->g->w[i];
         rows += w->rows;
@@ -81,7 +83,8 @@ static int weight_statistic(struct search *a)
             for (int64_t j0 = 0; j0 < a->k; j0 += group) {
                 const int64_t j1 = j0 + group < a->k ? j0 + group : a->k;
                 float most = 0.0f;
-                for (int64_t j = j0; j < j1; j++) most = fabsf(row[j]) > most ? fabsf(row[j]) : most;
+                for (int64_t j = j0; j < j1; j++)
+                    most = fabsf(row[j]) > most ? fabsf(row[j]) : most;
                 for (int64_t j = j0; j < j1; j++) sum[j] += fabsf(row[j]) / (most + 1e-6f);
             }
         }
@@ -123,8 +126,10 @@ static void scale_tile(void *ctx, size_t piece, int thread)
     const struct nb_problem *p = &job->a->p[job->linear];
     const struct nb_fmat *w = &job->a->sample[job->linear];
     (void)thread;
-    for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE && r < p->rows; r++) {
-        for (int64_t j = 0; j < p->cols; j++) p->w[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
+    for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE && r < p->rows;
+         r++) {
+        for (int64_t j = 0; j < p->cols; j++)
+            p->w[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
     }
 }
 
@@ -225,7 +230,9 @@ static void search_family(struct search *a, bool duo)
 static struct nb_fmat sample_rows(const struct nb_fmat *w)
 {
     const int64_t stride = (w->rows + SAMPLE_ROWS - 1) / SAMPLE_ROWS;
-    return (struct nb_fmat){.data = w->data, .rows = (w->rows + stride - 1) / stride, .cols = w->cols,
+    return (struct nb_fmat){.data = w->data,
+                            .rows = (w->rows + stride - 1) / stride,
+                            .cols = w->cols,
                             .ld = w->ld * stride};
 }
 
@@ -251,7 +258,8 @@ static int prepare(struct search *a, struct nb_arena *arena)
     }
     for (int i = 0; i < g->n; i++) {
         a->sample[i] = sample_rows(&g->w[i]);
-        int rc = nb_problem_init(&a->p[i], &a->sample[i], NULL, &a->trial, a->be, 0.0, NULL, arena, a->err);
+        const struct nb_solve_job job = {.w = &a->sample[i], .opts = &a->trial, .be = a->be};
+        int rc = nb_problem_init(&a->p[i], &job, 0.0, NULL, arena, a->err);
         if (!rc) rc = nb_solution_init(&a->s[i], &a->p[i], arena, a->err);
         if (rc) return rc;
         a->p[i].u = a->u;
@@ -261,7 +269,8 @@ static int prepare(struct search *a, struct nb_arena *arena)
     a->gradient = nb_arena_alloc(arena, (size_t)widest * k, sizeof *a->gradient);
     a->h = nb_arena_alloc(arena, k * k, sizeof *a->h);
     if (arena->failed) return nb_fail(a->err, NB_E_NOMEM, "no memory for the search of scales");
-    for (size_t i = 0; i < k * k; i++) a->h[i] = (float)(g->stats->h[i] / (double)g->stats->n_tokens);
+    for (size_t i = 0; i < k * k; i++)
+        a->h[i] = (float)(g->stats->h[i] / (double)g->stats->n_tokens);
     int rc = weight_statistic(a);
     share(g, a->act, a->k);
     share(g, a->weight, a->k);
@@ -282,19 +291,24 @@ static int prepare_factor(struct search *a, struct nb_arena *arena)
     return rc ? rc : nb_factor_init(f, a->g->stats, NULL, a->p[0].group, arena, a->err);
 }
 
-int nb_awq_search(float *s, const struct nb_awq_group *g, const struct nb_solve_opts *opts, struct nb_backend *be,
-                  struct nb_arena *arena, double *loss, double *loss_identity, struct nb_err *err)
+int nb_awq_search(float *s, const struct nb_awq_group *g, struct nb_awq_losses *losses,
+                  struct nb_err *err)
 {
     struct nb_arena scratch;
     nb_arena_init(&scratch);
-    struct search a = {.g = g, .opts = opts, .trial = *opts, .be = be, .k = g->stats->k, .best_loss = INFINITY, .err = err};
+    struct search a = {.g = g,
+                       .opts = g->opts,
+                       .trial = *g->opts,
+                       .be = g->be,
+                       .k = g->stats->k,
+                       .best_loss = INFINITY,
+                       .err = err};
     a.trial.grid.coarse = true;
-    (void)arena;
     a.rc = prepare(&a, &scratch);
     if (!a.rc && g->compensated) a.rc = prepare_factor(&a, &scratch);
     if (!a.rc) {
         for (int64_t j = 0; j < a.k; j++) a.candidate[j] = 1.0f;
-        *loss_identity = evaluate(&a, a.candidate);
+        losses->identity = evaluate(&a, a.candidate);
     }
     if (!a.rc) search_family(&a, false);
     if (!a.rc) search_family(&a, true);
@@ -302,7 +316,7 @@ int nb_awq_search(float *s, const struct nb_awq_group *g, const struct nb_solve_
     if (!a.rc && !isfinite(a.best_loss)) {
         a.rc = nb_fail(err, NB_E_NUMERIC, "the output error of scaled weights is not finite");
     }
-    *loss = a.best_loss;
+    losses->best = a.best_loss;
     nb_arena_release(&scratch);
     return a.rc;
 }

@@ -21,18 +21,19 @@ enum { WIDTH = NB_PASS_BLOCK, CHUNK_BYTES = 64 << 20 };
 /* The state of one row in a block of at most WIDTH positions. Paths own slots; a slot is reused in place by
  * the first survivor of its path, further survivors are copied to slots that died. */
 struct paths {
-    int width;                            /* slots */
-    float start[NB_MOST_BEAM][WIDTH];     /* targets at entry, of a root */
-    float delta[NB_MOST_BEAM][WIDTH];     /* reference - value */
+    int width;                        /* slots */
+    float start[NB_MOST_BEAM][WIDTH]; /* targets at entry, of a root */
+    float delta[NB_MOST_BEAM][WIDTH]; /* reference - value */
     uint8_t code[NB_MOST_BEAM][WIDTH];
     int root[NB_MOST_BEAM];
-    double cost[NB_MOST_BEAM];            /* INFINITY: the slot is empty */
+    double cost[NB_MOST_BEAM]; /* INFINITY: the slot is empty */
 };
 
 struct block {
     int64_t n;
-    const float *feedback; /* [n, n]: row i, entries j > i: what position j's delta adds to i's target */
-    const float *pivot;    /* [n] */
+    const float
+        *feedback; /* [n, n]: row i, entries j > i: what position j's delta adds to i's target */
+    const float *pivot; /* [n] */
 };
 
 struct grid_line { /* parameters and reference per position of one row */
@@ -47,8 +48,8 @@ struct choice {
 };
 
 /* Code nearest to target (other 0) or the next one on the target's other side (other 1; false: none). */
-static bool near_code(const struct nb_problem *p, float target, const struct nb_group_params *params, int other,
-                      struct choice *c)
+static bool near_code(const struct nb_problem *p, float target,
+                      const struct nb_group_params *params, int other, struct choice *c)
 {
     const struct nb_numeric *num = p->numeric;
     unsigned code = num->nearest(&p->spec, target, params);
@@ -82,7 +83,8 @@ static inline float dot(const float *x, const float *y, int64_t n)
         for (int l = 0; l < 8; l++) acc[l] += x[i + l] * y[i + l];
     }
     for (; i < n; i++) tail += x[i] * y[i];
-    return (((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]))) + tail;
+    return (((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]))) +
+           tail;
 }
 
 static void copy_path(struct paths *w, int to, int from, int64_t low, int64_t n)
@@ -93,7 +95,8 @@ static void copy_path(struct paths *w, int to, int from, int64_t low, int64_t n)
 }
 
 /* Gives each survivor a slot and writes its choice at position i. */
-static void settle(struct paths *w, const struct choice *best, int n_best, int64_t i, int64_t n, float reference)
+static void settle(struct paths *w, const struct choice *best, int n_best, int64_t i, int64_t n,
+                   float reference)
 {
     int slot[NB_MOST_BEAM], first_free = 0;
     bool taken[NB_MOST_BEAM] = {false};
@@ -126,11 +129,13 @@ static void search_block(struct paths *w, const struct block *b, const struct nb
         const float *row = b->feedback + i * b->n + i + 1;
         for (int s = 0; s < w->width; s++) {
             if (!(w->cost[s] < INFINITY)) continue;
-            const float target = w->start[w->root[s]][i] + dot(row, w->delta[s] + i + 1, b->n - i - 1);
+            const float target =
+                w->start[w->root[s]][i] + dot(row, w->delta[s] + i + 1, b->n - i - 1);
             for (int other = 0; other < 2; other++) {
                 struct choice c = {.path = s};
                 if (!near_code(p, target, &params, other, &c)) continue;
-                c.cost = w->cost[s] + b->pivot[i] * ((double)target - c.value) * ((double)target - c.value);
+                c.cost = w->cost[s] +
+                         b->pivot[i] * ((double)target - c.value) * ((double)target - c.value);
                 n_best = offer(best, n_best, w->width, c);
             }
         }
@@ -138,8 +143,8 @@ static void search_block(struct paths *w, const struct block *b, const struct nb
     }
 }
 
-static void load_line(struct grid_line *line, const struct nb_problem *p, const struct nb_solution *s, int64_t r,
-                      int64_t i, int64_t column)
+static void load_line(struct grid_line *line, const struct nb_problem *p,
+                      const struct nb_solution *s, int64_t r, int64_t i, int64_t column)
 {
     const int64_t plane = column / p->group * p->padded + r;
     line->scale[i] = s->scale[plane];
@@ -169,15 +174,15 @@ struct row_search {
     const struct nb_factor *f;
     struct nb_solution *s;
     int width;
-    int64_t r0, rows;   /* the chunk */
-    int64_t p0, p1;     /* positions of the block */
-    float *delta;       /* [rows * width, K] by position */
-    uint8_t *code;      /* the same */
-    float *feed;        /* [rows * width, WIDTH] */
-    double *cost;       /* [rows * width] */
-    float *feedback;    /* [WIDTH, WIDTH] of the block, transposed */
+    int64_t r0, rows;    /* the chunk */
+    int64_t p0, p1;      /* positions of the block */
+    float *delta;        /* [rows * width, K] by position */
+    uint8_t *code;       /* the same */
+    float *feed;         /* [rows * width, WIDTH] */
+    double *cost;        /* [rows * width] */
+    float *feedback;     /* [WIDTH, WIDTH] of the block, transposed */
     struct paths *paths; /* per thread */
-    char *scratch;      /* per thread */
+    char *scratch;       /* per thread */
     size_t scratch_bytes;
 };
 
@@ -208,7 +213,8 @@ static void search_rows(void *ctx, size_t piece, int thread)
     const struct nb_problem *p = a->p;
     struct paths *w = &a->paths[thread];
     struct grid_line line;
-    const struct block b = {.n = a->p1 - a->p0, .feedback = a->feedback, .pivot = a->f->pivot + a->p0};
+    const struct block b = {
+        .n = a->p1 - a->p0, .feedback = a->feedback, .pivot = a->f->pivot + a->p0};
     for (int64_t row = (int64_t)piece * NB_TILE; row < ((int64_t)piece + 1) * NB_TILE; row++) {
         clear_paths(w, a->width);
         for (int64_t i = 0; i < b.n; i++) {
@@ -216,7 +222,8 @@ static void search_rows(void *ctx, size_t piece, int thread)
             load_line(&line, p, a->s, a->r0 + row, i, column);
             line.reference[i] = p->w[(a->r0 + row) * p->cols + column];
             for (int s = 0; s < a->width; s++) {
-                const float feed = a->p1 < p->cols ? a->feed[(row * a->width + s) * WIDTH + i] : 0.0f;
+                const float feed =
+                    a->p1 < p->cols ? a->feed[(row * a->width + s) * WIDTH + i] : 0.0f;
                 w->start[s][i] = line.reference[i] + feed;
             }
         }
@@ -249,24 +256,33 @@ static void search_chunk(struct row_search *a)
         a->p0 = a->p1 > WIDTH ? a->p1 - WIDTH : 0;
         const int64_t n = a->p1 - a->p0;
         for (int64_t i = 0; i < n; i++) {
-            for (int64_t j = i + 1; j < n; j++) a->feedback[i * n + j] = a->f->feedback[(a->p0 + j) * k + a->p0 + i];
+            for (int64_t j = i + 1; j < n; j++)
+                a->feedback[i * n + j] = a->f->feedback[(a->p0 + j) * k + a->p0 + i];
         }
         if (a->p1 < k) {
-            nb_gemm_run(p->be, &(struct nb_gemm){.m = a->rows * a->width, .n = n, .k = k - a->p1, .alpha = 1.0f,
-                                                 .a = a->delta + a->p1, .b = a->f->feedback + a->p1 * k + a->p0,
-                                                 .c = a->feed, .lda = k, .ldb = k, .ldc = WIDTH});
+            nb_gemm_run(p->be, &(struct nb_gemm){.m = a->rows * a->width,
+                                                 .n = n,
+                                                 .k = k - a->p1,
+                                                 .alpha = 1.0f,
+                                                 .a = a->delta + a->p1,
+                                                 .b = a->f->feedback + a->p1 * k + a->p0,
+                                                 .c = a->feed,
+                                                 .lda = k,
+                                                 .ldb = k,
+                                                 .ldc = WIDTH});
         }
         nb_pool_run(nb_backend_pool(p->be), (size_t)(a->rows / NB_TILE), search_rows, a);
     }
     finish_rows(a);
 }
 
-int nb_beam_pass(const struct nb_problem *p, const struct nb_factor *f, int width, struct nb_solution *s,
-                 struct nb_err *err)
+int nb_beam_pass(const struct nb_problem *p, const struct nb_factor *f, int width,
+                 struct nb_solution *s, struct nb_err *err)
 {
     const size_t k = (size_t)p->cols, threads = (size_t)nb_pool_threads(nb_backend_pool(p->be));
     if (width > NB_MOST_BEAM) width = NB_MOST_BEAM;
-    int64_t chunk = (int64_t)(CHUNK_BYTES / ((size_t)width * k * sizeof(float))) / NB_TILE * NB_TILE;
+    int64_t chunk =
+        (int64_t)(CHUNK_BYTES / ((size_t)width * k * sizeof(float))) / NB_TILE * NB_TILE;
     if (chunk < NB_TILE) chunk = NB_TILE;
     if (chunk > p->padded) chunk = p->padded;
     const size_t lines = (size_t)chunk * (size_t)width;
@@ -287,8 +303,10 @@ int nb_beam_pass(const struct nb_problem *p, const struct nb_factor *f, int widt
         search_chunk(&a);
     }
     nb_arena_release(&arena);
-    return ready ? 0 : nb_fail(err, NB_E_NOMEM, "no memory for a beam of %d over a matrix of %" PRId64 " x %" PRId64,
-                               width, p->rows, p->cols);
+    return ready ? 0
+                 : nb_fail(err, NB_E_NOMEM,
+                           "no memory for a beam of %d over a matrix of %" PRId64 " x %" PRId64,
+                           width, p->rows, p->cols);
 }
 
 /* ---- a block of columns, the rest of the row fixed ---- */
@@ -297,17 +315,18 @@ struct block_search {
     const struct nb_problem *p;
     struct nb_solution *s;
     int width;
-    int64_t j0, n;         /* the block's columns */
-    int32_t *at;           /* [WIDTH] column (from j0) at a position */
-    double *m;             /* [n, n] lower factor of H_bb in position order */
+    int64_t j0, n; /* the block's columns */
+    int32_t *at;   /* [WIDTH] column (from j0) at a position */
+    double *m;     /* [n, n] lower factor of H_bb in position order */
     float *feedback, *pivot;
-    float *gradient;       /* [padded, K] */
-    float *step;           /* [padded, WIDTH] change of the error */
-    struct paths *paths;   /* per thread */
+    float *gradient;     /* [padded, K] */
+    float *step;         /* [padded, WIDTH] change of the error */
+    struct paths *paths; /* per thread */
 };
 
 /* y = M^-1 G into start targets q + y_i / M_ii; what the block could still win at most. */
-static double block_targets(const struct block_search *a, struct paths *w, struct grid_line *line, int64_t r)
+static double block_targets(const struct block_search *a, struct paths *w, struct grid_line *line,
+                            int64_t r)
 {
     double y[WIDTH], gain = 0;
     const struct nb_problem *p = a->p;
@@ -357,10 +376,12 @@ static int factor_block(struct block_search *a, struct nb_err *err)
         const float *h = p->h + (a->j0 + a->at[i]) * p->cols + a->j0;
         for (int64_t j = 0; j < n; j++) a->m[i * n + j] = h[a->at[j]];
     }
-    if (nb_cholesky_f64(a->m, n, n)) return nb_fail(err, NB_E_NUMERIC, "a block of the Hessian is not positive");
+    if (nb_cholesky_f64(a->m, n, n))
+        return nb_fail(err, NB_E_NUMERIC, "a block of the Hessian is not positive");
     for (int64_t i = 0; i < n; i++) {
         a->pivot[i] = (float)(a->m[i * n + i] * a->m[i * n + i]);
-        for (int64_t j = i + 1; j < n; j++) a->feedback[i * n + j] = (float)(a->m[j * n + i] / a->m[i * n + i]);
+        for (int64_t j = i + 1; j < n; j++)
+            a->feedback[i * n + j] = (float)(a->m[j * n + i] / a->m[i * n + i]);
     }
     return 0;
 }
@@ -375,14 +396,23 @@ static int sweep_blocks(struct block_search *a, int64_t first, struct nb_err *er
         int rc = factor_block(a, err);
         if (rc) return rc;
         nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), search_tile, a);
-        nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true, .m = p->padded, .n = p->cols, .k = a->n, .alpha = 1.0f,
-                                             .a = a->step, .b = p->h + a->j0 * p->cols, .c = a->gradient,
-                                             .lda = WIDTH, .ldb = p->cols, .ldc = p->cols});
+        nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true,
+                                             .m = p->padded,
+                                             .n = p->cols,
+                                             .k = a->n,
+                                             .alpha = 1.0f,
+                                             .a = a->step,
+                                             .b = p->h + a->j0 * p->cols,
+                                             .c = a->gradient,
+                                             .lda = WIDTH,
+                                             .ldb = p->cols,
+                                             .ldc = p->cols});
     }
     return 0;
 }
 
-int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width, int sweeps, struct nb_err *err)
+int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width, int sweeps,
+                    struct nb_err *err)
 {
     const size_t n = (size_t)p->padded * (size_t)p->cols, square = (size_t)WIDTH * WIDTH;
     const size_t threads = (size_t)nb_pool_threads(nb_backend_pool(p->be));
@@ -397,8 +427,10 @@ int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width
     a.feedback = nb_arena_calloc(&arena, square, sizeof *a.feedback);
     a.pivot = nb_arena_alloc(&arena, WIDTH, sizeof *a.pivot);
     a.paths = nb_arena_calloc(&arena, threads, sizeof *a.paths);
-    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM, "no memory to refine a matrix of %" PRId64 " x %" PRId64,
-                                    p->rows, p->cols) : 0;
+    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM,
+                                    "no memory to refine a matrix of %" PRId64 " x %" PRId64,
+                                    p->rows, p->cols)
+                          : 0;
     if (!rc) {
         nb_solution_error(p, s, error);
         nb_solution_gradient(p, s, error, a.gradient);

@@ -22,19 +22,19 @@ struct descent {
     const struct nb_problem *p;
     struct nb_solution *s;
     enum nb_descent what;
-    int64_t g, j0, n;      /* the group, its first column, its width */
-    float *gradient;       /* [padded, K] */
-    float *step;           /* [padded, group] change of the error */
-    float *scratch;        /* per thread */
+    int64_t g, j0, n; /* the group, its first column, its width */
+    float *gradient;  /* [padded, K] */
+    float *step;      /* [padded, group] change of the error */
+    float *scratch;   /* per thread */
     size_t scratch_floats;
     atomic_bool changed;
 };
 
-struct tile { /* [n][NB_TILE] each */
-    float *grad;           /* G of the group's columns */
-    float *level, *value;  /* code - zero; scale * level */
-    float *start;          /* value at load */
-    float *fixed;          /* G + value H_gg, which no move inside the group changes */
+struct tile {             /* [n][NB_TILE] each */
+    float *grad;          /* G of the group's columns */
+    float *level, *value; /* code - zero; scale * level */
+    float *start;         /* value at load */
+    float *fixed;         /* G + value H_gg, which no move inside the group changes */
 };
 
 static void load(const struct descent *d, struct tile *t, int64_t r0)
@@ -73,7 +73,8 @@ static const float *h_row(const struct descent *d, int64_t j)
 static bool sweep_codes(const struct descent *d, struct tile *t, int64_t r0)
 {
     const struct nb_problem *p = d->p;
-    const float *scale = d->s->scale + d->g * p->padded + r0, *zero = d->s->zero + d->g * p->padded + r0;
+    const float *scale = d->s->scale + d->g * p->padded + r0,
+                *zero = d->s->zero + d->g * p->padded + r0;
     bool changed = false;
     for (int64_t j = 0; j < d->n; j++) {
         const float *h = h_row(d, j);
@@ -81,8 +82,10 @@ static bool sweep_codes(const struct descent *d, struct tile *t, int64_t r0)
         float *value = t->value + j * NB_TILE, *grad = t->grad + j * NB_TILE;
         float target[NB_TILE], next[NB_TILE], move[NB_TILE], most = 0.0f;
         uint8_t code[NB_TILE];
-        for (int lane = 0; lane < NB_TILE; lane++) target[lane] = value[lane] + grad[lane] * inverse;
-        p->numeric->round_lanes(&p->spec, target, scale, zero, NB_TILE, code, next);
+        for (int lane = 0; lane < NB_TILE; lane++)
+            target[lane] = value[lane] + grad[lane] * inverse;
+        p->numeric->round_lanes(&p->spec, target, NB_TILE, &(struct nb_lane_params){scale, zero},
+                                code, next);
         for (int lane = 0; lane < NB_TILE; lane++) {
             move[lane] = next[lane] - value[lane];
             most = fabsf(move[lane]) > most ? fabsf(move[lane]) : most;
@@ -117,7 +120,8 @@ static bool step_scales(const struct descent *d, struct tile *t, int64_t r0)
         const double den = image[lane] / scale[lane];
         ratio[lane] = 1.0f;
         if (!(den > 0.0)) continue;
-        const float next = nb_numeric_store_scale((float)(scale[lane] + num[lane] / den), p->spec.scale_dtype);
+        const float next =
+            nb_numeric_store_scale((float)(scale[lane] + num[lane] / den), p->spec.scale_dtype);
         const double by = (double)next - scale[lane];
         if (!(by * (by * den - 2.0 * num[lane]) < 0.0)) continue;
         ratio[lane] = next / scale[lane];
@@ -128,7 +132,8 @@ static bool step_scales(const struct descent *d, struct tile *t, int64_t r0)
     for (int64_t i = 0; i < d->n * NB_TILE; i += NB_TILE) {
         for (int lane = 0; lane < NB_TILE; lane++) {
             /* The part of G that the group's own values make grows with them. */
-            t->grad[i + lane] = t->fixed[i + lane] - (t->fixed[i + lane] - t->grad[i + lane]) * ratio[lane];
+            t->grad[i + lane] =
+                t->fixed[i + lane] - (t->fixed[i + lane] - t->grad[i + lane]) * ratio[lane];
             t->value[i + lane] = scale[lane] * t->level[i + lane];
         }
     }
@@ -139,7 +144,10 @@ static struct tile tile_of(const struct descent *d, int thread)
 {
     float *base = d->scratch + d->scratch_floats * (size_t)thread;
     const size_t n = (size_t)d->p->group * NB_TILE;
-    return (struct tile){.grad = base, .level = base + n, .value = base + 2 * n, .start = base + 3 * n,
+    return (struct tile){.grad = base,
+                         .level = base + n,
+                         .value = base + 2 * n,
+                         .start = base + 3 * n,
                          .fixed = base + 4 * n};
 }
 
@@ -153,7 +161,8 @@ static void descend_tile(void *ctx, size_t piece, int thread)
     bool changed = d->what != NB_DESCENT_SCALES && sweep_codes(d, &t, r0);
     if (d->what != NB_DESCENT_CODES) {
         memcpy(t.fixed, t.grad, (size_t)d->n * NB_TILE * sizeof *t.fixed);
-        for (int64_t j = 0; j < d->n; j++) spread(t.fixed, h_row(d, j), d->n, t.value + j * NB_TILE, 1.0f);
+        for (int64_t j = 0; j < d->n; j++)
+            spread(t.fixed, h_row(d, j), d->n, t.value + j * NB_TILE, 1.0f);
         if (step_scales(d, &t, r0)) changed = true;
     }
     if (changed) atomic_store_explicit(&d->changed, true, memory_order_relaxed);
@@ -175,9 +184,16 @@ static void sweep(struct descent *d, struct nb_pool *pool)
         d->j0 = d->g * p->group;
         d->n = nb_problem_group_cols(p, d->g);
         nb_pool_run(pool, (size_t)nb_problem_tiles(p), descend_tile, d);
-        nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true, .m = p->padded, .n = p->cols, .k = d->n,
-                                             .alpha = 1.0f, .a = d->step, .b = p->h + d->j0 * p->cols,
-                                             .c = d->gradient, .lda = p->group, .ldb = p->cols,
+        nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true,
+                                             .m = p->padded,
+                                             .n = p->cols,
+                                             .k = d->n,
+                                             .alpha = 1.0f,
+                                             .a = d->step,
+                                             .b = p->h + d->j0 * p->cols,
+                                             .c = d->gradient,
+                                             .lda = p->group,
+                                             .ldb = p->cols,
                                              .ldc = p->cols});
     }
 }
@@ -193,7 +209,8 @@ int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, en
     float *error = nb_arena_alloc(&arena, n, sizeof *error);
     d.gradient = nb_arena_alloc(&arena, n, sizeof *d.gradient);
     d.step = nb_arena_alloc(&arena, (size_t)p->padded * group, sizeof *d.step);
-    d.scratch = nb_arena_alloc(&arena, d.scratch_floats * (size_t)nb_pool_threads(pool), sizeof *d.scratch);
+    d.scratch =
+        nb_arena_alloc(&arena, d.scratch_floats * (size_t)nb_pool_threads(pool), sizeof *d.scratch);
     const bool ready = !arena.failed;
     if (ready) {
         nb_solution_error(p, s, error);
@@ -207,6 +224,8 @@ int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, en
         nb_solution_gradient(p, s, error, d.gradient);
     }
     nb_arena_release(&arena);
-    return ready ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to refine a matrix of %" PRId64 " x %" PRId64,
-                               p->rows, p->cols);
+    return ready
+               ? 0
+               : nb_fail(err, NB_E_NOMEM, "no memory to refine a matrix of %" PRId64 " x %" PRId64,
+                         p->rows, p->cols);
 }

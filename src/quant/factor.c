@@ -22,6 +22,11 @@ double nb_damp_for_tokens(int64_t n_tokens, int64_t k)
 
 enum reach { WHOLE, BLOCKS, DIAGONAL };
 
+struct span_of_h { /* which entries of H take part */
+    enum reach reach;
+    int64_t block;
+};
+
 static inline int64_t storage(const struct nb_factor *f, const int32_t *column, int64_t i)
 {
     return column ? column[f->at[i]] : f->at[i];
@@ -29,14 +34,14 @@ static inline int64_t storage(const struct nb_factor *f, const int32_t *column, 
 
 /* a [n,n], lower triangle: H / n_tokens in position order, with damp added; entries out of reach are 0. */
 static void gather(const struct nb_factor *f, const struct nb_stats *stats, const int32_t *column,
-                   int64_t block, enum reach reach, double add, double *a)
+                   const struct span_of_h *span, double add, double *a)
 {
     const double scale = 1.0 / (double)stats->n_tokens;
     for (int64_t i = 0; i < f->n; i++) {
         const double *row = stats->h + storage(f, column, i) * f->n;
         for (int64_t j = 0; j <= i; j++) {
-            bool keep = reach == WHOLE || i == j ||
-                        (reach == BLOCKS && f->at[i] / block == f->at[j] / block);
+            bool keep = span->reach == WHOLE || i == j ||
+                        (span->reach == BLOCKS && f->at[i] / span->block == f->at[j] / span->block);
             a[i * f->n + j] = keep ? row[storage(f, column, j)] * scale : 0.0;
         }
         a[i * f->n + i] += add;
@@ -63,10 +68,11 @@ static bool factorize(struct nb_factor *f, const struct nb_stats *stats, const i
     const double start = f->damp;
     for (enum reach reach = WHOLE; reach <= DIAGONAL; reach++) {
         for (f->damp = start; f->damp <= 1.0; f->damp *= 3.0) {
-            gather(f, stats, column, block, reach, f->damp * mean, a);
+            gather(f, stats, column, &(struct span_of_h){reach, block}, f->damp * mean, a);
             f->rung = reach == WHOLE && f->damp == start ? "cholesky" : rungs[reach];
             f->block = reach == WHOLE ? f->n : reach == BLOCKS ? block : 1;
-            int64_t bad = f->be ? nb_cholesky_run(f->be, a, f->n, f->n) : nb_cholesky_f64(a, f->n, f->n);
+            int64_t bad =
+                f->be ? nb_cholesky_run(f->be, a, f->n, f->n) : nb_cholesky_f64(a, f->n, f->n);
             if (!bad && diagonal_is_finite(a, f->n)) return true;
         }
     }
@@ -84,7 +90,8 @@ int nb_factor_init(struct nb_factor *f, const struct nb_stats *stats, const int3
         return nb_fail(err, NB_E_NOMEM, "no memory to factor a Hessian of %" PRId64 " columns", n);
     }
     if (!factorize(f, stats, column, block, a)) {
-        return nb_fail(err, NB_E_NUMERIC, "the Hessian of %" PRId64 " columns is not positive or not finite", n);
+        return nb_fail(err, NB_E_NUMERIC,
+                       "the Hessian of %" PRId64 " columns is not positive or not finite", n);
     }
     /* Converted to f32 where it stands: row by row, and a row only moves towards the front. */
     double *inverse = nb_arena_alloc(arena, (size_t)n, sizeof *inverse);

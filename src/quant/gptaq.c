@@ -28,10 +28,19 @@ static void cross(struct shift *s, const struct nb_stats *stats, double alpha)
     const double scale = alpha / (double)stats->n_tokens;
     for (int64_t i = 0; i < k; i++) {
         const double *row = stats->d + (p->column ? p->column[i] : i) * k;
-        for (int64_t j = 0; j < k; j++) s->square[i * k + j] = (float)(row[p->column ? p->column[j] : j] * scale);
+        for (int64_t j = 0; j < k; j++)
+            s->square[i * k + j] = (float)(row[p->column ? p->column[j] : j] * scale);
     }
-    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded, .n = k, .k = k, .alpha = 1.0f, .a = p->w, .b = s->square,
-                                         .c = s->a, .lda = k, .ldb = k, .ldc = k});
+    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+                                         .n = k,
+                                         .k = k,
+                                         .alpha = 1.0f,
+                                         .a = p->w,
+                                         .b = s->square,
+                                         .c = s->a,
+                                         .lda = k,
+                                         .ldb = k,
+                                         .ldc = k});
 }
 
 /* w += a H^-1, H^-1 = M^-T M^-1 */
@@ -40,15 +49,35 @@ static void solve(struct shift *s)
     const struct nb_problem *p = s->p;
     const int64_t k = p->cols;
     for (int64_t i = 0; i < k; i++) {
-        for (int64_t j = 0; j < k; j++) s->square[i * k + j] = j <= i ? (float)s->inverse[i * k + j] : 0.0f;
+        for (int64_t j = 0; j < k; j++)
+            s->square[i * k + j] = j <= i ? (float)s->inverse[i * k + j] : 0.0f;
     }
-    nb_gemm_run(p->be, &(struct nb_gemm){.tb = true, .m = p->padded, .n = k, .k = k, .alpha = 1.0f, .a = s->a,
-                                         .b = s->square, .c = s->b, .lda = k, .ldb = k, .ldc = k});
-    nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true, .m = p->padded, .n = k, .k = k, .alpha = 1.0f, .a = s->b,
-                                         .b = s->square, .c = p->w, .lda = k, .ldb = k, .ldc = k});
+    nb_gemm_run(p->be, &(struct nb_gemm){.tb = true,
+                                         .m = p->padded,
+                                         .n = k,
+                                         .k = k,
+                                         .alpha = 1.0f,
+                                         .a = s->a,
+                                         .b = s->square,
+                                         .c = s->b,
+                                         .lda = k,
+                                         .ldb = k,
+                                         .ldc = k});
+    nb_gemm_run(p->be, &(struct nb_gemm){.accumulate = true,
+                                         .m = p->padded,
+                                         .n = k,
+                                         .k = k,
+                                         .alpha = 1.0f,
+                                         .a = s->b,
+                                         .b = s->square,
+                                         .c = p->w,
+                                         .lda = k,
+                                         .ldb = k,
+                                         .ldc = k});
 }
 
-int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha, struct nb_err *err)
+int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha,
+                   struct nb_err *err)
 {
     const size_t k = (size_t)p->cols, n = (size_t)p->padded * k;
     struct nb_arena arena;
@@ -58,11 +87,14 @@ int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double al
     s.square = nb_arena_alloc(&arena, k * k, sizeof *s.square);
     s.a = nb_arena_alloc(&arena, n, sizeof *s.a);
     s.b = nb_arena_alloc(&arena, n, sizeof *s.b);
-    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM, "no memory for the shifted target of %" PRId64 " columns", p->cols)
-                          : 0;
+    int rc = arena.failed
+                 ? nb_fail(err, NB_E_NOMEM,
+                           "no memory for the shifted target of %" PRId64 " columns", p->cols)
+                 : 0;
     for (size_t i = 0; !rc && i < k * k; i++) s.inverse[i] = p->h[i];
     if (!rc && nb_cholesky_run(p->be, s.inverse, p->cols, p->cols)) {
-        rc = nb_fail(err, NB_E_NUMERIC, "the Hessian of %" PRId64 " columns is not positive", p->cols);
+        rc = nb_fail(err, NB_E_NUMERIC, "the Hessian of %" PRId64 " columns is not positive",
+                     p->cols);
     }
     if (!rc) {
         nb_tri_inverse_f64(s.inverse, p->cols, p->cols);

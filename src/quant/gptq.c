@@ -31,7 +31,7 @@ struct run {
     double *diag, mean;    /* [K] of H / n_tokens in problem order, and their mean */
     const int32_t *column; /* desc_act: problem column to storage column */
     struct nb_problem p;
-    struct nb_factor f;    /* of the first order */
+    struct nb_factor f; /* of the first order */
     struct nb_solution best, trial;
     enum nb_act_order order;
 };
@@ -43,9 +43,8 @@ static int make_factor(struct run *r, struct nb_factor *f, enum nb_act_order ord
     *f = (struct nb_factor){.n = k, .be = r->be, .damp = damp};
     f->at = nb_arena_alloc(arena, (size_t)k, sizeof *f->at);
     if (!f->at) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", k);
-    int rc = order == NB_ORDER_PIVOTED
-                 ? nb_order_pivoted(f->at, r->p.h, k, k, r->be, err)
-                 : nb_order_make(f->at, order, r->diag, k, r->group, err);
+    int rc = order == NB_ORDER_PIVOTED ? nb_order_pivoted(f->at, r->p.h, k, k, r->be, err)
+                                       : nb_order_make(f->at, order, r->diag, k, r->group, err);
     return rc ? rc : nb_factor_init(f, r->stats, r->column, r->group, arena, err);
 }
 
@@ -55,8 +54,8 @@ static void importance_from_pivots(struct run *r, const struct nb_factor *f)
     for (int64_t i = 0; i < f->n; i++) r->p.u[f->at[i]] = f->pivot[i];
 }
 
-static int pass(struct run *r, const struct nb_factor *f, enum nb_act_order order, struct nb_solution *s,
-                struct nb_err *err)
+static int pass(struct run *r, const struct nb_factor *f, enum nb_act_order order,
+                struct nb_solution *s, struct nb_err *err)
 {
     const bool whole_groups = order == NB_ORDER_NONE || order == NB_ORDER_GROUP;
     const bool fit = whole_groups && r->p.n_groups > 1 && r->group <= MOST_FITTED;
@@ -84,7 +83,8 @@ static int permute_columns(struct run *r, struct nb_arena *arena, struct nb_err 
 }
 
 /* The problem under the damping that its first order needs. */
-static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep, struct nb_err *err)
+static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep,
+                   struct nb_err *err)
 {
     const int64_t k = r->w->cols;
     r->group = r->opts->grid.spec.group_cols > 0 ? r->opts->grid.spec.group_cols : k;
@@ -94,9 +94,10 @@ static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep
         r->diag[j] = r->stats->h[j * k + j] / (double)r->stats->n_tokens;
         r->mean += r->diag[j] / (double)k;
     }
+    const struct nb_solve_job job = {r->w, r->stats, r->opts, r->be};
     int rc = r->opts->order == NB_ORDER_DYNAMIC ? permute_columns(r, keep, err) : 0;
     double damp = r->opts->damp > 0.0 ? r->opts->damp : nb_damp_for_tokens(r->stats->n_tokens, k);
-    if (!rc) rc = nb_problem_init(&r->p, r->w, r->stats, r->opts, r->be, damp * r->mean, r->column, keep, err);
+    if (!rc) rc = nb_problem_init(&r->p, &job, damp * r->mean, r->column, keep, err);
     if (!rc) rc = make_factor(r, &r->f, order, damp, keep, err);
     if (!rc && r->f.damp != damp) nb_problem_redamp(&r->p, r->f.damp * r->mean);
     if (!rc && r->f.block < k) nb_problem_mask(&r->p, r->f.block);
@@ -119,7 +120,8 @@ static void set_trial(struct run *r, int64_t group, float factor, float zero_ste
             r->trial.scale[i] = r->best.scale[i];
             r->trial.zero[i] = r->best.zero[i];
             if (!here) continue;
-            r->trial.scale[i] = nb_numeric_store_scale(r->best.scale[i] * factor, p->spec.scale_dtype);
+            r->trial.scale[i] =
+                nb_numeric_store_scale(r->best.scale[i] * factor, p->spec.scale_dtype);
             const float zero = r->best.zero[i] + zero_step;
             if (zero >= least && zero <= top) r->trial.zero[i] = zero;
         }
@@ -137,7 +139,8 @@ static int try_scales(struct run *r, int64_t group, int steps, struct nb_err *er
             if (!rc) nb_solution_keep_best(&r->p, &r->best, &r->trial);
         }
     }
-    for (int side = -1; !rc && steps && group >= 0 && !r->p.spec.symmetric && side <= 1; side += 2) {
+    for (int side = -1; !rc && steps && group >= 0 && !r->p.spec.symmetric && side <= 1;
+         side += 2) {
         set_trial(r, group, 1.0f, (float)side);
         rc = nb_pass_run(&r->p, &r->f, false, &r->trial, err);
         if (!rc) nb_solution_keep_best(&r->p, &r->best, &r->trial);
@@ -178,7 +181,8 @@ static int add_order(struct run *r, enum nb_act_order order, struct nb_err *err)
     const bool same = f.damp == r->f.damp && f.block == r->f.block;
     if (!rc && same) rc = pass(r, &f, order, &r->trial, err);
     if (!rc && same) {
-        if (nb_solution_loss(&r->p, &r->trial) < nb_solution_loss(&r->p, &r->best)) r->order = order;
+        if (nb_solution_loss(&r->p, &r->trial) < nb_solution_loss(&r->p, &r->best))
+            r->order = order;
         nb_solution_keep_best(&r->p, &r->best, &r->trial);
     }
     nb_arena_release(&scratch);
@@ -198,29 +202,33 @@ static int compare_with_rtn(struct run *r, double *loss_rtn, struct nb_err *err)
     return 0;
 }
 
-static int solve(struct nb_qmat *out, const struct nb_fmat *w, const struct nb_stats *stats,
-                 const struct nb_solve_opts *opts, struct nb_backend *be, struct nb_arena *arena,
+static int solve(struct nb_qmat *out, const struct nb_solve_job *job, struct nb_arena *arena,
                  struct nb_solve_report *report, struct nb_err *err)
 {
+    const struct nb_fmat *w = job->w;
+    const struct nb_stats *stats = job->stats;
+    const struct nb_solve_opts *opts = job->opts;
     struct nb_solve_report unused;
     if (!report) report = &unused;
     if (!stats || stats->n_tokens * 8 < w->cols) {
-        return nb_solver_rtn.solve(out, w, stats, opts, be, arena, report, err);
+        return nb_solver_rtn.solve(out, job, arena, report, err);
     }
     struct nb_arena keep;
     nb_arena_init(&keep);
-    struct run r = {.w = w, .stats = stats, .opts = opts, .be = be};
+    struct run r = {.w = w, .stats = stats, .opts = opts, .be = job->be};
     /* What desc_act fixes is which columns form a group; they may still be visited in any order. */
-    const bool dynamic = opts->order == NB_ORDER_DYNAMIC, both = dynamic || opts->order == NB_ORDER_AUTO;
+    const bool dynamic = opts->order == NB_ORDER_DYNAMIC,
+               both = dynamic || opts->order == NB_ORDER_AUTO;
     const enum nb_act_order first = both ? NB_ORDER_PIVOTED : opts->order;
     r.order = first;
     int rc = prepare(&r, first, &keep, err);
     if (rc == NB_E_NUMERIC) {
         nb_arena_release(&keep);
-        return nb_solver_rtn.solve(out, w, stats, opts, be, arena, report, err);
+        return nb_solver_rtn.solve(out, job, arena, report, err);
     }
     if (!rc) rc = pass(&r, &r.f, first, &r.best, err);
-    if (!rc && both && r.p.n_groups > 1) rc = add_order(&r, dynamic ? NB_ORDER_NONE : NB_ORDER_GROUP, err);
+    if (!rc && both && r.p.n_groups > 1)
+        rc = add_order(&r, dynamic ? NB_ORDER_NONE : NB_ORDER_GROUP, err);
     if (!rc && stats->n_tokens >= 3 * w->cols) rc = improve(&r, err);
     *report = (struct nb_solve_report){.damp = r.f.damp, .order = dynamic ? opts->order : r.order};
     snprintf(report->ladder, sizeof report->ladder, "%s", r.f.rung ? r.f.rung : "");

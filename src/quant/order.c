@@ -19,7 +19,8 @@
 enum { PIVOT_BLOCK = 64 };
 
 struct key {
-    double group_value, value; /* of the group (the same for all when groups do not matter), of the column */
+    double group_value,
+        value; /* of the group (the same for all when groups do not matter), of the column */
     int32_t group, column;
 };
 
@@ -64,8 +65,8 @@ static void group_keys(struct key *keys, int64_t n, int64_t group)
     }
 }
 
-int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int64_t n, int64_t group,
-                  struct nb_err *err)
+int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int64_t n,
+                  int64_t group, struct nb_err *err)
 {
     if (order == NB_ORDER_NONE) {
         for (int64_t i = 0; i < n; i++) at[i] = (int32_t)(n - 1 - i);
@@ -84,12 +85,12 @@ int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int6
 /* Cholesky with pivoting that keeps no factor: only which column comes when. Columns leave the matrix in
  * blocks; the rest of the matrix is updated by one GEMM per block and closed up. */
 struct pivoting {
-    int64_t m;        /* columns left in a */
-    float *a;         /* [m, m] Schur complement at the start of the block */
-    float *lines;     /* [m, PIVOT_BLOCK] factor rows of the block */
-    double *diag;     /* [m] up to date */
-    int32_t *column;  /* [m] */
-    bool *gone;       /* [m] */
+    int64_t m;       /* columns left in a */
+    float *a;        /* [m, m] Schur complement at the start of the block */
+    float *lines;    /* [m, PIVOT_BLOCK] factor rows of the block */
+    double *diag;    /* [m] up to date */
+    int32_t *column; /* [m] */
+    bool *gone;      /* [m] */
 };
 
 static int64_t least_column(const struct pivoting *v)
@@ -120,9 +121,18 @@ static void eliminate(struct pivoting *v, int64_t c, int64_t t)
 static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
 {
     const int64_t m = v->m;
-    nb_gemm_run(be, &(struct nb_gemm){.tb = true, .accumulate = true, .m = m, .n = m, .k = taken, .alpha = -1.0f,
-                                      .a = v->lines, .b = v->lines, .c = v->a, .lda = PIVOT_BLOCK,
-                                      .ldb = PIVOT_BLOCK, .ldc = m});
+    nb_gemm_run(be, &(struct nb_gemm){.tb = true,
+                                      .accumulate = true,
+                                      .m = m,
+                                      .n = m,
+                                      .k = taken,
+                                      .alpha = -1.0f,
+                                      .a = v->lines,
+                                      .b = v->lines,
+                                      .c = v->a,
+                                      .lda = PIVOT_BLOCK,
+                                      .ldb = PIVOT_BLOCK,
+                                      .ldc = m});
     float *to = v->a;
     for (int64_t i = 0; i < m; i++) {
         for (int64_t j = 0; j < m && !v->gone[i]; j++) {
@@ -139,7 +149,8 @@ static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
     v->m = left;
 }
 
-int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be, struct nb_err *err)
+int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be,
+                     struct nb_err *err)
 {
     struct nb_arena arena;
     nb_arena_init(&arena);

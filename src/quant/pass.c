@@ -16,11 +16,11 @@ struct pass {
     const struct nb_factor *f;
     bool fit;
     struct nb_solution *s;
-    float *delta;    /* [padded, K] target weight - value, by position */
-    float *feed;     /* [padded, width] what the block receives */
-    int64_t p0, p1;  /* the block: positions [p0, p1) */
-    int64_t width;   /* of the widest block */
-    float *scratch;  /* per thread */
+    float *delta;   /* [padded, K] target weight - value, by position */
+    float *feed;    /* [padded, width] what the block receives */
+    int64_t p0, p1; /* the block: positions [p0, p1) */
+    int64_t width;  /* of the widest block */
+    float *scratch; /* per thread */
     size_t scratch_floats;
 };
 
@@ -34,7 +34,8 @@ static struct tile tile_of(const struct pass *a, int thread)
 {
     float *base = a->scratch + a->scratch_floats * (size_t)thread;
     const size_t n = (size_t)a->width * NB_TILE;
-    return (struct tile){.target = base, .weight = base + n, .delta = base + 2 * n, .line = base + 3 * n};
+    return (struct tile){
+        .target = base, .weight = base + n, .delta = base + 2 * n, .line = base + 3 * n};
 }
 
 static void load_tile(const struct pass *a, struct tile *t, int64_t r0)
@@ -52,7 +53,8 @@ static void load_tile(const struct pass *a, struct tile *t, int64_t r0)
 }
 
 /* Adds the errors delta of position i (counted from p0) to the targets of positions [low, i). */
-static void feed_back(const struct pass *a, float *target, const float *delta, int64_t i, int64_t low)
+static void feed_back(const struct pass *a, float *target, const float *delta, int64_t i,
+                      int64_t low)
 {
     const float *row = a->f->feedback + (a->p0 + i) * a->f->n + a->p0;
     for (int64_t j = low; j < i; j++) {
@@ -69,7 +71,8 @@ static void fit_group(const struct pass *a, struct tile *t, int64_t r0, int64_t 
     const struct nb_problem *p = a->p;
     const int64_t g = a->f->at[a->p0 + low] / p->group;
     float *free_target = t->delta; /* not yet in use at these positions */
-    memcpy(free_target + low * NB_TILE, t->target + low * NB_TILE, (size_t)(high - low) * NB_TILE * sizeof(float));
+    memcpy(free_target + low * NB_TILE, t->target + low * NB_TILE,
+           (size_t)(high - low) * NB_TILE * sizeof(float));
     for (int64_t i = high - 1; i > low; i--) {
         float delta[NB_TILE];
         for (int lane = 0; lane < NB_TILE; lane++) {
@@ -90,7 +93,8 @@ static void fit_group(const struct pass *a, struct tile *t, int64_t r0, int64_t 
     }
 }
 
-static void round_position(const struct pass *a, struct tile *t, int64_t r0, int64_t i, double *loss)
+static void round_position(const struct pass *a, struct tile *t, int64_t r0, int64_t i,
+                           double *loss)
 {
     const struct nb_problem *p = a->p;
     const int64_t column = a->f->at[a->p0 + i], plane = column / p->group * p->padded + r0;
@@ -98,7 +102,8 @@ static void round_position(const struct pass *a, struct tile *t, int64_t r0, int
     float *delta = t->delta + i * NB_TILE;
     uint8_t code[NB_TILE];
     float value[NB_TILE];
-    p->numeric->round_lanes(&p->spec, target, a->s->scale + plane, a->s->zero + plane, NB_TILE, code, value);
+    const struct nb_lane_params lanes = {a->s->scale + plane, a->s->zero + plane};
+    p->numeric->round_lanes(&p->spec, target, NB_TILE, &lanes, code, value);
     const double pivot = a->f->pivot[a->p0 + i];
     for (int lane = 0; lane < NB_TILE; lane++) {
         const float left = target[lane] - value[lane];
@@ -147,8 +152,8 @@ static int64_t next_block(const struct pass *a, int64_t p1)
     return p0;
 }
 
-int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit, struct nb_solution *s,
-                struct nb_err *err)
+int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit,
+                struct nb_solution *s, struct nb_err *err)
 {
     struct nb_pool *pool = nb_backend_pool(p->be);
     struct pass a = {.p = p, .f = f, .fit = fit, .s = s, .width = NB_PASS_BLOCK};
@@ -159,17 +164,26 @@ int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit,
     nb_arena_init(&arena);
     a.delta = nb_arena_alloc(&arena, rows * k, sizeof *a.delta);
     a.feed = nb_arena_alloc(&arena, rows * (size_t)a.width, sizeof *a.feed);
-    a.scratch = nb_arena_alloc(&arena, a.scratch_floats * (size_t)nb_pool_threads(pool), sizeof *a.scratch);
-    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM, "no memory for a pass over a matrix of %" PRId64 " x %" PRId64,
-                                    p->rows, p->cols) : 0;
+    a.scratch =
+        nb_arena_alloc(&arena, a.scratch_floats * (size_t)nb_pool_threads(pool), sizeof *a.scratch);
+    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM,
+                                    "no memory for a pass over a matrix of %" PRId64 " x %" PRId64,
+                                    p->rows, p->cols)
+                          : 0;
     if (!rc) memset(s->loss, 0, rows * sizeof *s->loss);
     for (a.p1 = p->cols; !rc && a.p1 > 0; a.p1 = a.p0) {
         a.p0 = next_block(&a, a.p1);
         if (a.p1 < p->cols) {
-            nb_gemm_run(p->be, &(struct nb_gemm){
-                .m = p->padded, .n = a.p1 - a.p0, .k = p->cols - a.p1, .alpha = 1.0f,
-                .a = a.delta + a.p1, .b = f->feedback + a.p1 * f->n + a.p0, .c = a.feed,
-                .lda = p->cols, .ldb = f->n, .ldc = a.width});
+            nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+                                                 .n = a.p1 - a.p0,
+                                                 .k = p->cols - a.p1,
+                                                 .alpha = 1.0f,
+                                                 .a = a.delta + a.p1,
+                                                 .b = f->feedback + a.p1 * f->n + a.p0,
+                                                 .c = a.feed,
+                                                 .lda = p->cols,
+                                                 .ldb = f->n,
+                                                 .ldc = a.width});
         }
         nb_pool_run(pool, (size_t)nb_problem_tiles(p), pass_tile, &a);
     }

@@ -6,28 +6,36 @@
 #include <inttypes.h>
 #include <string.h>
 
-int nb_problem_init(struct nb_problem *p, const struct nb_fmat *w, const struct nb_stats *stats,
-                    const struct nb_solve_opts *opts, struct nb_backend *be, double damp,
+int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
                     const int32_t *column, struct nb_arena *arena, struct nb_err *err)
 {
+    const struct nb_fmat *w = job->w;
+    const struct nb_stats *stats = job->stats;
     const int64_t k = w->cols;
-    *p = (struct nb_problem){.opts = opts, .spec = opts->grid.spec, .be = be, .rows = w->rows,
-                             .cols = k, .column = column, .damp = (float)damp};
+    *p = (struct nb_problem){.opts = job->opts,
+                             .spec = job->opts->grid.spec,
+                             .be = job->be,
+                             .rows = w->rows,
+                             .cols = k,
+                             .column = column,
+                             .damp = (float)damp};
     if (p->spec.group_cols <= 0 || p->spec.group_cols > k) p->spec.group_cols = k;
     if (p->spec.group_rows <= 0) p->spec.group_rows = 1;
     p->numeric = nb_numeric_for(&p->spec);
     if (!p->numeric || w->rows <= 0 || k <= 0) {
         char text[64];
         nb_qspec_describe(&p->spec, text, sizeof text);
-        return nb_fail(err, NB_E_SPEC, "no number encoding for %s and a matrix of %" PRId64 " x %" PRId64,
-                       text, w->rows, k);
+        return nb_fail(err, NB_E_SPEC,
+                       "no number encoding for %s and a matrix of %" PRId64 " x %" PRId64, text,
+                       w->rows, k);
     }
     p->group = p->spec.group_cols;
     p->n_groups = (k + p->group - 1) / p->group;
     p->padded = (w->rows + NB_TILE - 1) / NB_TILE * NB_TILE;
     size_t n, nn;
     if (!nb_mul((size_t)p->padded, (size_t)k, &n) || !nb_mul((size_t)k, (size_t)k, &nn)) {
-        return nb_fail(err, NB_E_NOMEM, "matrix of %" PRId64 " x %" PRId64 " is too large", w->rows, k);
+        return nb_fail(err, NB_E_NOMEM, "matrix of %" PRId64 " x %" PRId64 " is too large", w->rows,
+                       k);
     }
     p->w = nb_arena_calloc(arena, n, sizeof *p->w);
     if (stats) {
@@ -110,7 +118,8 @@ static void error_tile(void *ctx, size_t piece, int thread)
         const float *w = p->w + r * p->cols;
         float *error = job->error + r * p->cols;
         for (int64_t g = 0; g < p->n_groups; g++) {
-            const float scale = job->s->scale[g * p->padded + r], zero = job->s->zero[g * p->padded + r];
+            const float scale = job->s->scale[g * p->padded + r],
+                        zero = job->s->zero[g * p->padded + r];
             const int64_t j0 = g * p->group, j1 = j0 + nb_problem_group_cols(p, g);
             for (int64_t j = j0; j < j1; j++) error[j] = w[j] - scale * ((float)code[j] - zero);
         }
@@ -127,8 +136,16 @@ void nb_solution_gradient(const struct nb_problem *p, struct nb_solution *s, con
                           float *gradient)
 {
     const int64_t k = p->cols;
-    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded, .n = k, .k = k, .alpha = 1.0f, .a = error,
-                                         .b = p->h, .c = gradient, .lda = k, .ldb = k, .ldc = k});
+    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+                                         .n = k,
+                                         .k = k,
+                                         .alpha = 1.0f,
+                                         .a = error,
+                                         .b = p->h,
+                                         .c = gradient,
+                                         .lda = k,
+                                         .ldb = k,
+                                         .ldc = k});
     for (int64_t r = 0; r < p->padded; r++) {
         double sum = 0, square = 0;
         for (int64_t j = 0; j < k; j++) {
@@ -152,14 +169,17 @@ int nb_solution_measure(const struct nb_problem *p, struct nb_solution *s, struc
     const bool done = error && gradient;
     nb_free(error);
     nb_free(gradient);
-    return done ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
-                              p->rows, p->cols);
+    return done
+               ? 0
+               : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
+                         p->rows, p->cols);
 }
 
 int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *err)
 {
     const size_t rows = (size_t)p->padded;
-    struct nb_solution zero = {.loss = nb_calloc(rows, sizeof(double)), .plain = nb_calloc(rows, sizeof(double))};
+    struct nb_solution zero = {.loss = nb_calloc(rows, sizeof(double)),
+                               .plain = nb_calloc(rows, sizeof(double))};
     float *gradient = nb_alloc(rows * (size_t)p->cols, sizeof *gradient);
     const bool done = zero.loss && zero.plain && gradient;
     if (done) {
@@ -169,12 +189,14 @@ int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *er
     nb_free(gradient);
     nb_free(zero.loss);
     nb_free(zero.plain);
-    return done ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
-                              p->rows, p->cols);
+    return done
+               ? 0
+               : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
+                         p->rows, p->cols);
 }
 
-static void copy_row(const struct nb_problem *p, struct nb_solution *s, const struct nb_solution *other,
-                     int64_t r)
+static void copy_row(const struct nb_problem *p, struct nb_solution *s,
+                     const struct nb_solution *other, int64_t r)
 {
     s->loss[r] = other->loss[r];
     s->plain[r] = other->plain[r];
@@ -185,14 +207,16 @@ static void copy_row(const struct nb_problem *p, struct nb_solution *s, const st
     }
 }
 
-void nb_solution_keep_best(const struct nb_problem *p, struct nb_solution *s, const struct nb_solution *other)
+void nb_solution_keep_best(const struct nb_problem *p, struct nb_solution *s,
+                           const struct nb_solution *other)
 {
     for (int64_t r = 0; r < p->padded; r++) {
         if (other->loss[r] < s->loss[r]) copy_row(p, s, other, r);
     }
 }
 
-void nb_solution_keep_plain(const struct nb_problem *p, struct nb_solution *s, const struct nb_solution *other)
+void nb_solution_keep_plain(const struct nb_problem *p, struct nb_solution *s,
+                            const struct nb_solution *other)
 {
     for (int64_t r = 0; r < p->padded; r++) {
         if (other->plain[r] < s->plain[r]) copy_row(p, s, other, r);
@@ -218,9 +242,11 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
 {
     int rc = nb_qmat_init(out, &p->spec, p->rows, p->cols, arena, err);
     if (rc) return rc;
-    int32_t *col_group = p->column ? nb_arena_alloc(arena, (size_t)p->cols, sizeof *col_group) : NULL;
+    int32_t *col_group =
+        p->column ? nb_arena_alloc(arena, (size_t)p->cols, sizeof *col_group) : NULL;
     if (p->column && !col_group) return nb_fail(err, NB_E_NOMEM, "no memory for a group index");
-    for (int64_t j = 0; col_group && j < p->cols; j++) col_group[p->column[j]] = (int32_t)(j / p->group);
+    for (int64_t j = 0; col_group && j < p->cols; j++)
+        col_group[p->column[j]] = (int32_t)(j / p->group);
     out->col_group = col_group;
     for (int64_t r = 0; r < p->rows; r++) {
         const uint8_t *src = s->code + r * p->cols;

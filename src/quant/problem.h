@@ -16,9 +16,9 @@
 #include "quant/quant.h"
 
 enum {
-    NB_TILE = 16,          /* rows per tile: lanes of the vector loops */
-    NB_PASS_BLOCK = 128,   /* columns whose errors are fed back at once by a GEMM */
-    NB_MOST_BEAM = 32,     /* paths of a beam search */
+    NB_TILE = 16,        /* rows per tile: lanes of the vector loops */
+    NB_PASS_BLOCK = 128, /* columns whose errors are fed back at once by a GEMM */
+    NB_MOST_BEAM = 32,   /* paths of a beam search */
 };
 
 /* Share of the mean diagonal that every column counts for in fits, so that a column the calibration text
@@ -28,30 +28,30 @@ enum {
 struct nb_problem {
     const struct nb_solve_opts *opts;
     const struct nb_numeric *numeric;
-    struct nb_qspec spec;      /* group_cols resolved: 1 .. cols */
+    struct nb_qspec spec; /* group_cols resolved: 1 .. cols */
     struct nb_backend *be;
-    int64_t rows, cols;        /* as asked */
-    int64_t padded;            /* rows in whole tiles */
-    int64_t group, n_groups;   /* columns per group, ceil(cols / group) */
-    const int32_t *column;     /* [K] storage column of a problem column, or NULL: the same */
-    float *w;                  /* [padded, K] target */
-    float *h;                  /* [K, K] damped H / n_tokens; NULL without statistics */
-    float *u;                  /* [K] importance for fits, at first diag(H) plus a little whatever damp is; or NULL */
-    float damp;                /* what was added to the diagonal */
+    int64_t rows, cols;      /* as asked */
+    int64_t padded;          /* rows in whole tiles */
+    int64_t group, n_groups; /* columns per group, ceil(cols / group) */
+    const int32_t *column;   /* [K] storage column of a problem column, or NULL: the same */
+    float *w;                /* [padded, K] target */
+    float *h;                /* [K, K] damped H / n_tokens; NULL without statistics */
+    float
+        *u; /* [K] importance for fits, at first diag(H) plus a little whatever damp is; or NULL */
+    float damp; /* what was added to the diagonal */
 };
 
 /* Codes and parameters of all rows, and the loss they have. */
 struct nb_solution {
-    uint8_t *code;             /* [padded, K] */
-    float *scale, *zero;       /* [n_groups, padded]: one group of many rows is contiguous */
-    double *loss;              /* [padded]; see above */
-    double *plain;             /* [padded] the same without damp; only after nb_solution_gradient */
+    uint8_t *code;       /* [padded, K] */
+    float *scale, *zero; /* [n_groups, padded]: one group of many rows is contiguous */
+    double *loss;        /* [padded]; see above */
+    double *plain;       /* [padded] the same without damp; only after nb_solution_gradient */
 };
 
 /* Copies w with its columns permuted, and H with damp (an absolute figure) on the diagonal. stats may be
  * NULL. All from arena. NB_E_SPEC, NB_E_NOMEM. */
-int nb_problem_init(struct nb_problem *p, const struct nb_fmat *w, const struct nb_stats *stats,
-                    const struct nb_solve_opts *opts, struct nb_backend *be, double damp,
+int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
                     const int32_t *column, struct nb_arena *arena, struct nb_err *err);
 /* Another damping; u = diag(H) plus a little again (a solver may have changed it). */
 void nb_problem_redamp(struct nb_problem *p, double damp);
@@ -89,7 +89,8 @@ int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *er
 void nb_solution_keep_best(const struct nb_problem *p, struct nb_solution *s,
                            const struct nb_solution *other);
 /* The same by the undamped loss. */
-void nb_solution_keep_plain(const struct nb_problem *p, struct nb_solution *s, const struct nb_solution *other);
+void nb_solution_keep_plain(const struct nb_problem *p, struct nb_solution *s,
+                            const struct nb_solution *other);
 double nb_solution_loss(const struct nb_problem *p, const struct nb_solution *s);
 double nb_solution_plain(const struct nb_problem *p, const struct nb_solution *s);
 /* Copies a solution out, back in storage order; col_group is set when the problem permutes columns. */
@@ -104,12 +105,12 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
 struct nb_factor {
     int64_t n;
     struct nb_backend *be; /* for the factorization; NULL: one thread, slowly */
-    int32_t *at;       /* [n] problem column at a position */
-    float *feedback;   /* [n, n], row j: entries i < j */
-    float *pivot;      /* [n] */
-    const char *rung;  /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
-    int64_t block;     /* columns of H that the factor still joins: n, a block, 1 */
-    double damp;       /* share of the mean diagonal */
+    int32_t *at;           /* [n] problem column at a position */
+    float *feedback;       /* [n, n], row j: entries i < j */
+    float *pivot;          /* [n] */
+    const char *rung;      /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
+    int64_t block;         /* columns of H that the factor still joins: n, a block, 1 */
+    double damp;           /* share of the mean diagonal */
 };
 
 /* Start damping by the number of tokens per column; 0.2 below one, 0.05 below three, else 0.01. */
@@ -125,8 +126,8 @@ int nb_factor_init(struct nb_factor *f, const struct nb_stats *stats, const int3
 
 /* at[position] = column, for NONE, STATIC (by diag, also what DYNAMIC permutes by) or GROUP (groups whole,
  * a short last one at the end). diag [n] in the same numbering as the columns. NB_E_NOMEM. */
-int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int64_t n, int64_t group,
-                  struct nb_err *err);
+int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int64_t n,
+                  int64_t group, struct nb_err *err);
 
 /* at[position] so that each position, from the first on, is the column that varies least given the columns at
  * positions before it: h [n, n] with row stride ld, positive diagonal. Evens out the pivots of the factor
@@ -139,13 +140,14 @@ int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct 
 /* One pass of error-compensated rounding. fit: parameters are chosen at the first column of each group
  * from the weights as updated so far (the order must keep groups together), else s has them. Fills codes
  * and losses. */
-int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit, struct nb_solution *s,
-                struct nb_err *err);
+int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit,
+                struct nb_solution *s, struct nb_err *err);
 
 /* ---- gptaq.c ---- */
 
 /* w += alpha * w D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
-int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha, struct nb_err *err);
+int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha,
+                   struct nb_err *err);
 
 /* ---- descent.c, beam.c: never raise the (damped) loss of a row; losses are left up to date ---- */
 
@@ -154,9 +156,10 @@ enum nb_descent { NB_DESCENT_CODES, NB_DESCENT_SCALES, NB_DESCENT_BOTH };
 int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, enum nb_descent what,
                struct nb_err *err);
 /* Sweeps over blocks of columns, each searched with a beam while the rest stands. NB_E_NOMEM, NB_E_NUMERIC. */
-int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width, int sweeps, struct nb_err *err);
+int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width, int sweeps,
+                    struct nb_err *err);
 /* Codes of whole rows anew by a beam under the parameters of s, as nb_pass_run without fit. NB_E_NOMEM. */
-int nb_beam_pass(const struct nb_problem *p, const struct nb_factor *f, int width, struct nb_solution *s,
-                 struct nb_err *err);
+int nb_beam_pass(const struct nb_problem *p, const struct nb_factor *f, int width,
+                 struct nb_solution *s, struct nb_err *err);
 
 #endif

@@ -51,8 +51,8 @@ static void round_tile(void *ctx, size_t piece, int thread)
             const int64_t j = g * p->group;
             struct nb_group_params params = {.scale = job->s->scale[g * p->padded + r],
                                              .zero = job->s->zero[g * p->padded + r]};
-            p->numeric->round_group(&p->spec, p->w + r * p->cols + j, nb_problem_group_cols(p, g), &params,
-                                    job->s->code + r * p->cols + j, NULL);
+            p->numeric->round_group(&p->spec, p->w + r * p->cols + j, nb_problem_group_cols(p, g),
+                                    &params, job->s->code + r * p->cols + j, NULL);
         }
     }
 }
@@ -69,16 +69,18 @@ static bool supports(const struct nb_qspec *spec)
     return nb_numeric_for(spec) != NULL;
 }
 
-static int solve(struct nb_qmat *out, const struct nb_fmat *w, const struct nb_stats *stats,
-                 const struct nb_solve_opts *opts, struct nb_backend *be, struct nb_arena *arena,
+static int solve(struct nb_qmat *out, const struct nb_solve_job *job, struct nb_arena *arena,
                  struct nb_solve_report *report, struct nb_err *err)
 {
+    const struct nb_fmat *w = job->w;
+    const struct nb_stats *stats = job->stats;
+    const struct nb_solve_opts *opts = job->opts;
     struct nb_arena scratch;
     nb_arena_init(&scratch);
     struct nb_problem p;
     struct nb_solution s;
     double loss_rtn = 0;
-    int rc = nb_problem_init(&p, w, stats, opts, be, 0.0, NULL, &scratch, err);
+    int rc = nb_problem_init(&p, job, 0.0, NULL, &scratch, err);
     if (!rc) rc = nb_solution_init(&s, &p, &scratch, err);
     if (!rc) {
         nb_fit_groups(&p, &s);
@@ -101,7 +103,8 @@ static int solve(struct nb_qmat *out, const struct nb_fmat *w, const struct nb_s
 
 const struct nb_solver nb_solver_rtn = {
     .name = "rtn",
-    .summary = "round to nearest; scales by clip search, weighted by the inputs when they are known",
+    .summary =
+        "round to nearest; scales by clip search, weighted by the inputs when they are known",
     .needs_hessian = false,
     .supports = supports,
     .solve = solve,

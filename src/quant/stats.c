@@ -54,12 +54,14 @@ static void sum_columns(void *ctx, size_t piece, int thread)
     }
 }
 
-void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp, int64_t m)
+void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp,
+                  int64_t m)
 {
     const int64_t k = s->k;
     nb_syrk_accumulate(be, s->h, x, m, k, k);
     struct sum_job job = {.s = s, .x = x, .m = m};
-    nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns, &job);
+    nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns,
+                &job);
     for (int64_t i0 = 0; s->d && x_fp && i0 < m; i0 += CROSS_ROWS) {
         const int64_t n = m - i0 < CROSS_ROWS ? m - i0 : CROSS_ROWS;
         for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i0 * k + i] - x[i0 * k + i];
@@ -77,8 +79,8 @@ void nb_stats_finish(struct nb_stats *s)
     s->finished = true;
 }
 
-double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q, const struct nb_stats *stats,
-                      struct nb_backend *be)
+double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
+                      const struct nb_stats *stats, struct nb_backend *be)
 {
     const int64_t k = w->cols;
     double sum = NAN;
@@ -96,8 +98,16 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q, const st
                 delta[r * k + j] = w->data[(r0 + r) * w->ld + j] - q->data[(r0 + r) * q->ld + j];
             }
         }
-        nb_gemm_run(be, &(struct nb_gemm){.m = n, .n = k, .k = k, .alpha = 1.0f, .a = delta, .b = h,
-                                          .c = grad, .lda = k, .ldb = k, .ldc = k});
+        nb_gemm_run(be, &(struct nb_gemm){.m = n,
+                                          .n = k,
+                                          .k = k,
+                                          .alpha = 1.0f,
+                                          .a = delta,
+                                          .b = h,
+                                          .c = grad,
+                                          .lda = k,
+                                          .ldb = k,
+                                          .ldc = k});
         for (int64_t i = 0; i < n * k; i++) sum += (double)delta[i] * grad[i];
     }
 out:

@@ -73,9 +73,11 @@ static void check(struct bench *b, const struct nb_solver *s, const struct nb_so
     struct nb_qmat q, plain;
     struct nb_arena arena;
     nb_arena_init(&arena);
-    if (s->solve(&q, &b->mat, &b->stats, opts, b->be, &arena, &report, &err))
+    if (s->solve(&q, &(struct nb_solve_job){&b->mat, &b->stats, opts, b->be}, &arena, &report,
+                 &err))
         fail_msg("%s", err.text);
-    if (nb_solver_find("rtn")->solve(&plain, &b->mat, &b->stats, opts, b->be, &arena, NULL, &err)) {
+    if (nb_solver_find("rtn")->solve(
+            &plain, &(struct nb_solve_job){&b->mat, &b->stats, opts, b->be}, &arena, NULL, &err)) {
         fail_msg("%s", err.text);
     }
     const double loss = loss_of(b, &q), rtn = loss_of(b, &plain);
@@ -144,7 +146,8 @@ static void test_a_spec_nobody_supports_is_refused(void **state)
         struct nb_arena arena;
         nb_arena_init(&arena);
         assert_false((*s)->supports(&opts.grid.spec));
-        assert_int_equal((*s)->solve(&q, &b->mat, &b->stats, &opts, b->be, &arena, NULL, &err),
+        assert_int_equal((*s)->solve(&q, &(struct nb_solve_job){&b->mat, &b->stats, &opts, b->be},
+                                     &arena, NULL, &err),
                          NB_E_SPEC);
         assert_non_null(strstr(err.text, "no number encoding for table4 g16"));
         nb_arena_release(&arena);

@@ -15,8 +15,12 @@
 
 static struct nb_qspec spec_of(int bits, bool sym)
 {
-    return (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1}, .group_rows = 1,
-                             .group_cols = 128, .scale_dtype = NB_F16, .zero = NB_ZERO_CODE, .symmetric = sym};
+    return (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1},
+                             .group_rows = 1,
+                             .group_cols = 128,
+                             .scale_dtype = NB_F16,
+                             .zero = NB_ZERO_CODE,
+                             .symmetric = sym};
 }
 
 static const struct nb_numeric *numeric_of(const struct nb_qspec *spec)
@@ -55,12 +59,14 @@ static void test_symmetric_example(void **state)
 {
     (void)state;
     static const uint8_t expected[8] = {10, 3, 9, 12, 7, 15, 6, 8};
-    static const float values[8] = {0.39990234375f, -0.999755859375f, 0.199951171875f, 0.7998046875f,
-                                    -0.199951171875f, 1.399658203125f, -0.39990234375f, 0.0f};
+    static const float values[8] = {
+        0.39990234375f,   -0.999755859375f, 0.199951171875f, 0.7998046875f,
+        -0.199951171875f, 1.399658203125f,  -0.39990234375f, 0.0f};
     check_example(true, 0x3266, 8.0f, expected, 0);
     const struct nb_qspec spec = spec_of(4, true);
     const struct nb_group_params p = {.scale = nb_f16_to_f32(0x3266), .zero = 8.0f};
-    for (int i = 0; i < 8; i++) assert_true(numeric_of(&spec)->value(&spec, expected[i], &p) == values[i]);
+    for (int i = 0; i < 8; i++)
+        assert_true(numeric_of(&spec)->value(&spec, expected[i], &p) == values[i]);
 }
 
 static void test_asymmetric_example(void **state)
@@ -125,7 +131,8 @@ static void test_nearest_is_nearest_and_codes_come_back(void **state)
         const unsigned codes = 1u << widths[b];
         for (int trial = 0; trial < 200; trial++) {
             struct nb_group_params p = {
-                .scale = nb_round_to((float)(nb_rng_uniform(&rng) * (trial & 1 ? 1.0 : -1.0)), NB_F16),
+                .scale =
+                    nb_round_to((float)(nb_rng_uniform(&rng) * (trial & 1 ? 1.0 : -1.0)), NB_F16),
                 .zero = (float)nb_rng_below(&rng, codes)};
             if (fabsf(p.scale) < 1e-3f) continue;
             for (unsigned c = 0; c < codes; c++) {
@@ -157,7 +164,7 @@ static void test_vector_forms_agree(void **state)
         zero[i] = p.zero;
     }
     n->round_group(&spec, w, N, &p, code, value);
-    n->round_lanes(&spec, w, scale, zero, N, lane_code, lane_value);
+    n->round_lanes(&spec, w, N, &(struct nb_lane_params){scale, zero}, lane_code, lane_value);
     assert_memory_equal(code, lane_code, N);
     assert_memory_equal(value, lane_value, sizeof value);
     for (int i = 0; i < N; i++) {
@@ -200,14 +207,17 @@ static void test_hostile_groups_stay_finite(void **state)
 {
     (void)state;
     const float cases[][4] = {
-        {0, 0, 0, 0},          {1e-9f, -1e-9f, 0, 0}, {3e38f, -3e38f, 1, 0}, {NAN, 1, -1, 0}, {INFINITY, 1, -1, 0},
-        {-INFINITY, 1, -1, 0}, {NAN, NAN, NAN, NAN},  {1, 2, 3, 4},          {-1, -2, -3, -4}, {1e30f, 1e-30f, 0, 0},
+        {0, 0, 0, 0},         {1e-9f, -1e-9f, 0, 0}, {3e38f, -3e38f, 1, 0}, {NAN, 1, -1, 0},
+        {INFINITY, 1, -1, 0}, {-INFINITY, 1, -1, 0}, {NAN, NAN, NAN, NAN},  {1, 2, 3, 4},
+        {-1, -2, -3, -4},     {1e30f, 1e-30f, 0, 0},
     };
-    const float weights[][4] = {{1, 1, 1, 1}, {0, 0, 0, 0}, {1e30f, 1e30f, 0, 1}, {NAN, 1, 1, 1}, {1e-38f, 0, 0, 0}};
+    const float weights[][4] = {
+        {1, 1, 1, 1}, {0, 0, 0, 0}, {1e30f, 1e30f, 0, 1}, {NAN, 1, 1, 1}, {1e-38f, 0, 0, 0}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         for (size_t u = 0; u < sizeof weights / sizeof *weights; u++) {
             for (int mode = 0; mode < 9; mode++) {
-                struct nb_grid_opts opts = {.spec = spec_of(4, mode / 3 < 2), .clip = (enum nb_clip)(mode % 3)};
+                struct nb_grid_opts opts = {.spec = spec_of(4, mode / 3 < 2),
+                                            .clip = (enum nb_clip)(mode % 3)};
                 opts.sym_range = mode / 3 == 1 ? NB_SYM_FULL : NB_SYM_REFERENCE;
                 assert_usable(&opts, cases[c], weights[u], 4);
                 opts.spec.elem.bits = 2;

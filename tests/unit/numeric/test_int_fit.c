@@ -17,8 +17,11 @@ enum grid { SYM, FULL, FULL_CLIP, SYM_CLIP, ASYM, ASYM_CLIP, N_GRIDS };
 
 static struct nb_grid_opts opts_of(enum grid g, int bits, enum nb_dtype scale)
 {
-    struct nb_grid_opts o = {.spec = {.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1}, .group_rows = 1,
-                                      .group_cols = 128, .scale_dtype = scale, .zero = NB_ZERO_CODE,
+    struct nb_grid_opts o = {.spec = {.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1},
+                                      .group_rows = 1,
+                                      .group_cols = 128,
+                                      .scale_dtype = scale,
+                                      .zero = NB_ZERO_CODE,
                                       .symmetric = g < ASYM}};
     o.sym_range = g == FULL || g == FULL_CLIP ? NB_SYM_FULL : NB_SYM_REFERENCE;
     o.clip = g == FULL_CLIP || g == SYM_CLIP || g == ASYM_CLIP ? NB_CLIP_WEIGHTED : NB_CLIP_NONE;
@@ -103,10 +106,8 @@ static void test_student_table(void **state)
 {
     (void)state;
     static const double table[N_GRIDS][5] = {
-        [SYM] = {.0143, .0196, .0265, 0, 0},
-        [FULL] = {.0116, .0165, .0228, 0, 0},
-        [FULL_CLIP] = {.0107, .0149, .0196, 0, 0},
-        [ASYM] = {.0086, .0126, .0178, 0, 0},
+        [SYM] = {.0143, .0196, .0265, 0, 0},       [FULL] = {.0116, .0165, .0228, 0, 0},
+        [FULL_CLIP] = {.0107, .0149, .0196, 0, 0}, [ASYM] = {.0086, .0126, .0178, 0, 0},
         [ASYM_CLIP] = {.0081, .0117, .0160, 0, 0},
     };
     check_table(table, true, 0.06);
@@ -136,8 +137,10 @@ static double brute_force(const struct nb_grid_opts *o, const float *w, const fl
         for (int k = 0; k < 600; k++) {
             if (k >= 300 && o->sym_range != NB_SYM_FULL) break;
             const float sign = k < 300 ? 1.0f : -1.0f, shrink = 1.0f - (float)(k % 300) / 320.0f;
-            struct nb_group_params p = {.scale = nb_numeric_store_scale(sign * 2.5f * a / (float)top * shrink,
-                                                                        o->spec.scale_dtype), .zero = (float)z};
+            struct nb_group_params p = {
+                .scale = nb_numeric_store_scale(sign * 2.5f * a / (float)top * shrink,
+                                                o->spec.scale_dtype),
+                .zero = (float)z};
             for (int step = 0; step < 3; step++) {
                 best = fmin(best, error_of(o, w, u, n, &p));
                 double wt = 0, tt = 0;
@@ -219,12 +222,15 @@ static void test_mse_search_equals_reference(void **state)
             if (!o.spec.symmetric) c.zero = rintf(-q * lo / c.scale);
             double e = 0;
             for (int i = 0; i < N; i++) {
-                e += pow(fabs(num->value(&o.spec, num->nearest(&o.spec, w[i], &c), &c) - (double)w[i]), 2.4);
+                e += pow(
+                    fabs(num->value(&o.spec, num->nearest(&o.spec, w[i], &c), &c) - (double)w[i]),
+                    2.4);
             }
             best = fmin(best, e);
         }
         for (int i = 0; i < N; i++) {
-            mine += pow(fabs(num->value(&o.spec, num->nearest(&o.spec, w[i], &p), &p) - (double)w[i]), 2.4);
+            mine += pow(
+                fabs(num->value(&o.spec, num->nearest(&o.spec, w[i], &p), &p) - (double)w[i]), 2.4);
         }
         assert_true(mine < best * 1.0005);
     }

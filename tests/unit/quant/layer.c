@@ -20,7 +20,8 @@ static const double SHARED = 0.9; /* share of the latent factors in a channel's 
 static void make_inputs(struct layer *l, struct nb_rng *rng)
 {
     const int64_t k = l->cols;
-    double *mix = nb_alloc((size_t)(k * FACTORS), sizeof *mix), *size = nb_alloc((size_t)k, sizeof *size);
+    double *mix = nb_alloc((size_t)(k * FACTORS), sizeof *mix),
+           *size = nb_alloc((size_t)k, sizeof *size);
     for (int64_t j = 0; j < k; j++) {
         double norm = 0;
         for (int f = 0; f < FACTORS; f++) {
@@ -83,13 +84,18 @@ void layer_release(struct layer *l)
 
 void layer_set_h(struct layer *l, const double *h)
 {
-    for (int64_t i = 0; i < l->cols * l->cols; i++) l->stats.h[i] = h[i] * (double)l->stats.n_tokens;
+    for (int64_t i = 0; i < l->cols * l->cols; i++)
+        l->stats.h[i] = h[i] * (double)l->stats.n_tokens;
 }
 
 struct nb_qspec layer_spec(int bits, bool sym, int64_t group)
 {
-    return (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1}, .group_rows = 1,
-                             .group_cols = group, .scale_dtype = NB_F16, .zero = NB_ZERO_CODE, .symmetric = sym};
+    return (struct nb_qspec){.elem = {.kind = NB_ELEM_INT, .bits = bits, .vec = 1},
+                             .group_rows = 1,
+                             .group_cols = group,
+                             .scale_dtype = NB_F16,
+                             .zero = NB_ZERO_CODE,
+                             .symmetric = sym};
 }
 
 struct nb_solve_opts layer_opts(int bits, bool sym, int64_t group, enum nb_effort effort)
@@ -111,21 +117,24 @@ static void check_planes(const struct nb_qmat *q)
     for (int64_t i = 0; i < q->rows * q->cols; i++) assert_true((float)q->codes[i] <= top);
 }
 
-struct nb_solve_report layer_solve(struct layer *l, const char *solver, const struct nb_solve_opts *opts,
-                                   struct nb_qmat *q, struct nb_arena *arena)
+struct nb_solve_report layer_solve(struct layer *l, const char *solver,
+                                   const struct nb_solve_opts *opts, struct nb_qmat *q,
+                                   struct nb_arena *arena)
 {
     struct nb_err err = {0};
     struct nb_solve_report report;
     const struct nb_solver *s = nb_solver_find(solver);
     assert_non_null(s);
-    if (s->solve(q, &l->mat, &l->stats, opts, l->be, arena, &report, &err)) fail_msg("%s", err.text);
+    if (s->solve(q, &(struct nb_solve_job){&l->mat, &l->stats, opts, l->be}, arena, &report, &err))
+        fail_msg("%s", err.text);
     check_planes(q);
     float *values = nb_alloc((size_t)(l->rows * l->cols), sizeof *values);
     for (int64_t r = 0; r < l->rows; r++) nb_qmat_dequant_row(q, r, values + r * l->cols);
     struct nb_fmat qm = {.data = values, .rows = l->rows, .cols = l->cols, .ld = l->cols};
     const double loss = nb_output_loss(&l->mat, &qm, &l->stats, l->be);
     nb_free(values);
-    if (isfinite(report.loss) && !strstr(report.ladder, "diagonal")) assert_true(fabs(loss - report.loss) <= 1e-3 * fabs(loss) + 1e-6 * report.loss_zero);
+    if (isfinite(report.loss) && !strstr(report.ladder, "diagonal"))
+        assert_true(fabs(loss - report.loss) <= 1e-3 * fabs(loss) + 1e-6 * report.loss_zero);
     return report;
 }
 

@@ -28,8 +28,9 @@ struct nb_qspec layer_spec(int bits, bool sym, int64_t group);
 struct nb_solve_opts layer_opts(int bits, bool sym, int64_t group, enum nb_effort effort);
 
 /* Solves, checks that what came out is well-formed and that the report tells the truth. */
-struct nb_solve_report layer_solve(struct layer *l, const char *solver, const struct nb_solve_opts *opts,
-                                   struct nb_qmat *q, struct nb_arena *arena);
+struct nb_solve_report layer_solve(struct layer *l, const char *solver,
+                                   const struct nb_solve_opts *opts, struct nb_qmat *q,
+                                   struct nb_arena *arena);
 /* tr(dW C dW^T) with the true covariance C. */
 double layer_true_loss(const struct layer *l, const struct nb_qmat *q);
 

@@ -14,17 +14,21 @@
 
 static struct nb_awq_group group_of(struct layer *l, bool compensated)
 {
-    return (struct nb_awq_group){.w = &l->mat, .n = 1, .stats = &l->stats, .repeat = 1, .compensated = compensated};
+    return (struct nb_awq_group){
+        .w = &l->mat, .n = 1, .stats = &l->stats, .repeat = 1, .compensated = compensated};
 }
 
 static void search(struct layer *l, const struct nb_awq_group *g, float *s, double loss[2])
 {
     struct nb_err err = {0};
     const struct nb_solve_opts opts = layer_opts(3, false, 32, NB_EFFORT_NORMAL);
-    struct nb_arena arena;
-    nb_arena_init(&arena);
-    if (nb_awq_search(s, g, &opts, l->be, &arena, &loss[0], &loss[1], &err)) fail_msg("%s", err.text);
-    nb_arena_release(&arena);
+    struct nb_awq_group group = *g;
+    struct nb_awq_losses losses;
+    group.opts = &opts;
+    group.be = l->be;
+    if (nb_awq_search(s, &group, &losses, &err)) fail_msg("%s", err.text);
+    loss[0] = losses.best;
+    loss[1] = losses.identity;
 }
 
 /* (e): outputs and losses do not notice scaled weights with inversely scaled inputs. */
@@ -45,7 +49,8 @@ static void test_fold_is_an_identity(void **state)
     nb_awq_scale_columns(&qm, s);
     nb_awq_scale_stats(&l.stats, s);
     assert_true(fabs(nb_output_loss(&l.mat, &qm, &l.stats, l.be) - loss) < 1e-5 * loss);
-    for (int j = 0; j < 64; j++) assert_true(fabs(l.stats.abs_sum[j] * s[j] - before[j]) < 1e-6 * before[j]);
+    for (int j = 0; j < 64; j++)
+        assert_true(fabs(l.stats.abs_sum[j] * s[j] - before[j]) < 1e-6 * before[j]);
     nb_free(q);
     layer_release(&l);
 }

@@ -28,9 +28,12 @@ static void set_up(struct start *a, int bits, bool sym, int64_t group, int64_t c
     a->opts = layer_opts(bits, sym, group, NB_EFFORT_BEST);
     nb_arena_init(&a->arena);
     double mean = 0;
-    for (int64_t j = 0; j < cols; j++) mean += a->l.stats.h[j * cols + j] / (double)(a->l.stats.n_tokens * cols);
-    assert_int_equal(nb_problem_init(&a->p, &a->l.mat, &a->l.stats, &a->opts, a->l.be, 0.01 * mean, NULL, &a->arena,
-                                     &err), 0);
+    for (int64_t j = 0; j < cols; j++)
+        mean += a->l.stats.h[j * cols + j] / (double)(a->l.stats.n_tokens * cols);
+    assert_int_equal(
+        nb_problem_init(&a->p, &(struct nb_solve_job){&a->l.mat, &a->l.stats, &a->opts, a->l.be},
+                        0.01 * mean, NULL, &a->arena, &err),
+        0);
     a->f = (struct nb_factor){.n = cols, .damp = 0.01};
     a->f.at = nb_arena_alloc(&a->arena, (size_t)cols, sizeof *a->f.at);
     assert_int_equal(nb_order_pivoted(a->f.at, a->p.h, cols, cols, a->l.be, &err), 0);
@@ -50,7 +53,8 @@ static void tear_down(struct start *a)
 
 static void assert_no_row_rose(const struct start *a)
 {
-    for (int64_t r = 0; r < a->p.rows; r++) assert_true(a->s.loss[r] <= a->before[r] * (1.0 + 1e-6));
+    for (int64_t r = 0; r < a->p.rows; r++)
+        assert_true(a->s.loss[r] <= a->before[r] * (1.0 + 1e-6));
 }
 
 /* Every single change of a code, each loss from scratch. */
@@ -64,9 +68,11 @@ static void assert_no_single_move_helps(const struct start *a)
         for (int64_t j = 0; j < k; j++) {
             double g = 0;
             for (int64_t i = 0; i < k; i++) g += (double)e[r * k + i] * a->p.h[i * k + j];
-            const double h = a->p.h[j * k + j], scale = a->s.scale[j / a->p.group * a->p.padded + r];
+            const double h = a->p.h[j * k + j],
+                         scale = a->s.scale[j / a->p.group * a->p.padded + r];
             for (unsigned c = 0; c < codes; c++) {
-                const double by = scale * ((double)c - a->s.code[r * k + j]); /* error moves by -by */
+                const double by =
+                    scale * ((double)c - a->s.code[r * k + j]); /* error moves by -by */
                 const double change = by * (by * h - 2.0 * g);
                 assert_true(change >= -1e-5 * a->s.loss[r]);
             }
@@ -121,7 +127,8 @@ static double optimum_of_scales(const struct start *a, int64_t r)
     const int64_t k = a->p.cols, n = a->p.n_groups;
     double m[MOST][MOST + 1] = {{0}}, rest = 0;
     float *level = nb_alloc((size_t)k, sizeof *level);
-    for (int64_t j = 0; j < k; j++) level[j] = (float)a->s.code[r * k + j] - a->s.zero[j / a->p.group * a->p.padded + r];
+    for (int64_t j = 0; j < k; j++)
+        level[j] = (float)a->s.code[r * k + j] - a->s.zero[j / a->p.group * a->p.padded + r];
     for (int64_t i = 0; i < k; i++) {
         for (int64_t j = 0; j < k; j++) {
             const double h = a->p.h[i * k + j], w = a->p.w[r * k + j];
@@ -214,7 +221,8 @@ static void test_beam_finds_the_optimum_of_a_tiny_row(void **state)
         for (unsigned all = 0; all < 1u << (2 * K); all++) {
             double e[K], loss = 0;
             for (int j = 0; j < K; j++) {
-                e[j] = a.p.w[r * K + j] - a.s.scale[r] * ((float)(all >> (2 * j) & 3u) - a.s.zero[r]);
+                e[j] =
+                    a.p.w[r * K + j] - a.s.scale[r] * ((float)(all >> (2 * j) & 3u) - a.s.zero[r]);
             }
             for (int i = 0; i < K; i++) {
                 for (int j = 0; j < K; j++) loss += e[i] * a.p.h[i * K + j] * e[j];

@@ -99,8 +99,8 @@ struct parts { /* one pass by hand */
     struct nb_solution s;
 };
 
-static void set_up_parts(struct parts *a, struct layer *l, const struct nb_solve_opts *opts, enum nb_act_order order,
-                         double damp)
+static void set_up_parts(struct parts *a, struct layer *l, const struct nb_solve_opts *opts,
+                         enum nb_act_order order, double damp)
 {
     struct nb_err err = {0};
     double mean = 0;
@@ -115,7 +115,9 @@ static void set_up_parts(struct parts *a, struct layer *l, const struct nb_solve
     const int64_t group = opts->grid.spec.group_cols;
     assert_int_equal(nb_order_make(a->f.at, order, diag, l->cols, group, &err), 0);
     assert_int_equal(nb_factor_init(&a->f, &l->stats, NULL, group, &a->arena, &err), 0);
-    assert_int_equal(nb_problem_init(&a->p, &l->mat, &l->stats, opts, l->be, damp * mean, NULL, &a->arena, &err), 0);
+    assert_int_equal(nb_problem_init(&a->p, &(struct nb_solve_job){&l->mat, &l->stats, opts, l->be},
+                                     damp * mean, NULL, &a->arena, &err),
+                     0);
     assert_int_equal(nb_solution_init(&a->s, &a->p, &a->arena, &err), 0);
     nb_free(diag);
 }
@@ -150,12 +152,14 @@ static void test_loss_of_the_pass_is_the_trace(void **state)
 
 /* The textbook form: inverse, its upper Cholesky factor, one column after the other. Independent of factor.c
  * and pass.c in everything but the rounding. */
-static void textbook(const struct layer *l, const struct nb_problem *p, const struct nb_solution *params, double damp,
-                     uint8_t *code)
+static void textbook(const struct layer *l, const struct nb_problem *p,
+                     const struct nb_solution *params, double damp, uint8_t *code)
 {
     const int64_t k = l->cols;
-    double *h = nb_alloc((size_t)(k * k), sizeof *h), *inv = nb_calloc((size_t)(k * k), sizeof *inv);
-    double *u = nb_calloc((size_t)(k * k), sizeof *u), *w = nb_alloc((size_t)k, sizeof *w), mean = 0;
+    double *h = nb_alloc((size_t)(k * k), sizeof *h),
+           *inv = nb_calloc((size_t)(k * k), sizeof *inv);
+    double *u = nb_calloc((size_t)(k * k), sizeof *u), *w = nb_alloc((size_t)k, sizeof *w),
+           mean = 0;
     for (int64_t i = 0; i < k * k; i++) h[i] = l->stats.h[i] / (double)l->stats.n_tokens;
     for (int64_t i = 0; i < k; i++) mean += h[i * k + i] / (double)k;
     for (int64_t i = 0; i < k; i++) {
@@ -188,9 +192,11 @@ static void textbook(const struct layer *l, const struct nb_problem *p, const st
         for (int64_t j = 0; j < k; j++) w[j] = l->w[r * k + j];
         for (int64_t i = 0; i < k; i++) {
             const int64_t plane = i / p->group * p->padded + r;
-            const struct nb_group_params g = {.scale = params->scale[plane], .zero = params->zero[plane]};
+            const struct nb_group_params g = {.scale = params->scale[plane],
+                                              .zero = params->zero[plane]};
             code[r * k + i] = (uint8_t)p->numeric->nearest(&p->spec, (float)w[i], &g);
-            const double e = (w[i] - p->numeric->value(&p->spec, code[r * k + i], &g)) / u[i * k + i];
+            const double e =
+                (w[i] - p->numeric->value(&p->spec, code[r * k + i], &g)) / u[i * k + i];
             for (int64_t j = i; j < k; j++) w[j] -= e * u[i * k + j];
         }
     }
@@ -244,7 +250,8 @@ static void test_permuted_columns_give_permuted_codes(void **state)
         layer_solve(&l, "gptq", &opts, &a, &arena);
         layer_solve(&m, "gptq", &opts, &b, &arena);
         for (int64_t r = 0; r < l.rows; r++) {
-            for (int64_t i = 0; i < k; i++) assert_int_equal(b.codes[r * k + i], a.codes[r * k + i * 7 % k]);
+            for (int64_t i = 0; i < k; i++)
+                assert_int_equal(b.codes[r * k + i], a.codes[r * k + i * 7 % k]);
         }
         nb_arena_release(&arena);
     }
@@ -327,8 +334,8 @@ static void test_damping_follows_the_tokens(void **state)
         int64_t tokens;
         double damp;
         const char *rung;
-    } cases[] = {{288, 0.01, "cholesky"}, {287, 0.05, "cholesky"}, {96, 0.05, "cholesky"}, {95, 0.2, "cholesky"},
-                 {12, 0.2, "cholesky"},   {11, 0.0, "rtn"}};
+    } cases[] = {{288, 0.01, "cholesky"}, {287, 0.05, "cholesky"}, {96, 0.05, "cholesky"},
+                 {95, 0.2, "cholesky"},   {12, 0.2, "cholesky"},   {11, 0.0, "rtn"}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct layer l = layer_make(8, 16, 96, cases[c].tokens, 1);
         const struct nb_solve_opts opts = layer_opts(4, true, 32, NB_EFFORT_BEST);
@@ -351,7 +358,8 @@ static void test_dead_columns_are_rounded_to_nearest(void **state)
     struct layer l = layer_make(9, 16, 96, 800, 1);
     static const int64_t dead[] = {0, 17, 95};
     for (int d = 0; d < 3; d++) {
-        for (int64_t j = 0; j < l.cols; j++) l.stats.h[dead[d] * l.cols + j] = l.stats.h[j * l.cols + dead[d]] = 0.0;
+        for (int64_t j = 0; j < l.cols; j++)
+            l.stats.h[dead[d] * l.cols + j] = l.stats.h[j * l.cols + dead[d]] = 0.0;
     }
     const struct nb_solve_opts opts = layer_opts(4, true, 32, NB_EFFORT_NORMAL);
     struct nb_qmat q;
@@ -362,7 +370,8 @@ static void test_dead_columns_are_rounded_to_nearest(void **state)
         for (int64_t r = 0; r < l.rows; r++) {
             const int64_t i = nb_qmat_plane_index(&q, r, dead[d]);
             const struct nb_group_params p = {.scale = q.scale.value[i], .zero = q.zero.value[i]};
-            const unsigned nearest = nb_numeric_for(&q.spec)->nearest(&q.spec, l.w[r * l.cols + dead[d]], &p);
+            const unsigned nearest =
+                nb_numeric_for(&q.spec)->nearest(&q.spec, l.w[r * l.cols + dead[d]], &p);
             assert_int_equal(q.codes[r * l.cols + dead[d]], nearest);
         }
     }
@@ -401,7 +410,8 @@ static void test_gptaq_lowers_the_error_to_the_float_stream(void **state)
     struct nb_stats stats;
     float *fp = nb_alloc((size_t)(l.tokens * k), sizeof *fp);
     for (int64_t t = 0; t < l.tokens; t++) { /* channels that leaked into their neighbours */
-        for (int64_t j = 0; j < k; j++) fp[t * k + j] = l.x[t * k + j] + 0.2f * l.x[t * k + (j + 1) % k];
+        for (int64_t j = 0; j < k; j++)
+            fp[t * k + j] = l.x[t * k + j] + 0.2f * l.x[t * k + (j + 1) % k];
     }
     assert_int_equal(nb_stats_init(&stats, k, true, &err), 0);
     nb_stats_add(&stats, l.be, l.x, fp, l.tokens);
@@ -414,14 +424,18 @@ static void test_gptaq_lowers_the_error_to_the_float_stream(void **state)
         struct nb_arena arena;
         nb_arena_init(&arena);
         opts.gptaq_alpha = on;
-        assert_int_equal(nb_solver_find("gptq")->solve(&q, &l.mat, &stats, &opts, l.be, &arena, &report, &err), 0);
+        assert_int_equal(
+            nb_solver_find("gptq")->solve(&q, &(struct nb_solve_job){&l.mat, &stats, &opts, l.be},
+                                          &arena, &report, &err),
+            0);
         float row[96];
         error[on] = 0;
         for (int64_t r = 0; r < l.rows; r++) {
             nb_qmat_dequant_row(&q, r, row);
             for (int64_t t = 0; t < l.tokens; t++) {
                 double d = 0;
-                for (int64_t j = 0; j < k; j++) d += row[j] * l.x[t * k + j] - l.w[r * k + j] * fp[t * k + j];
+                for (int64_t j = 0; j < k; j++)
+                    d += row[j] * l.x[t * k + j] - l.w[r * k + j] * fp[t * k + j];
                 error[on] += d * d;
             }
         }

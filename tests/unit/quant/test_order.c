@@ -26,8 +26,10 @@ static void test_orders_by_hand(void **state)
     (void)state;
     const double diag[7] = {1, 5, 3, 9, 2, 2, 8};
     static const int32_t none[7] = {6, 5, 4, 3, 2, 1, 0};
-    static const int32_t by_diag[7] = {0, 5, 4, 2, 1, 6, 3}; /* 3 6 1 2 4 5 0 from behind; 4 before 5 */
-    static const int32_t grouped[7] = {6, 0, 2, 1, 5, 4, 3};  /* group 1 (9), group 0 (5), the short one last */
+    static const int32_t by_diag[7] = {0, 5, 4, 2,
+                                       1, 6, 3}; /* 3 6 1 2 4 5 0 from behind; 4 before 5 */
+    static const int32_t grouped[7] = {6, 0, 2, 1,
+                                       5, 4, 3}; /* group 1 (9), group 0 (5), the short one last */
     int32_t at[7];
     struct nb_err err = {0};
     assert_int_equal(nb_order_make(at, NB_ORDER_NONE, diag, 7, 3, &err), 0);
@@ -82,7 +84,8 @@ static void test_pivoted_order_evens_out_the_pivots(void **state)
     struct nb_err err = {0};
     float *h = nb_alloc((size_t)(k * k), sizeof *h);
     double *diag = nb_alloc((size_t)k, sizeof *diag), mean = 0;
-    for (int64_t j = 0; j < k; j++) mean += diag[j] = l.stats.h[j * k + j] / (double)l.stats.n_tokens / (double)k;
+    for (int64_t j = 0; j < k; j++)
+        mean += diag[j] = l.stats.h[j * k + j] / (double)l.stats.n_tokens / (double)k;
     for (int64_t i = 0; i < k * k; i++) h[i] = (float)(l.stats.h[i] / (double)l.stats.n_tokens);
     for (int64_t j = 0; j < k; j++) h[j * k + j] += (float)(0.01 * mean);
     int32_t pivoted[200], plain[200], by_diag[200], none[200];
@@ -95,7 +98,8 @@ static void test_pivoted_order_evens_out_the_pivots(void **state)
     assert_int_equal(nb_order_make(by_diag, NB_ORDER_STATIC, diag, k, 64, &err), 0);
     assert_int_equal(nb_order_make(none, NB_ORDER_NONE, diag, k, 64, &err), 0);
     assert_permutation(by_diag, k);
-    const double a = sum_of_pivots(&l, pivoted), b = sum_of_pivots(&l, by_diag), c = sum_of_pivots(&l, none);
+    const double a = sum_of_pivots(&l, pivoted), b = sum_of_pivots(&l, by_diag),
+                 c = sum_of_pivots(&l, none);
     assert_true(a < b);
     assert_true(b < c);
     nb_free(h);

@@ -60,7 +60,8 @@ static void test_output_loss_equals_outputs(void **state)
     for (int64_t r = 0; r < l.rows; r++) {
         for (int t = 0; t < M; t++) {
             double d = 0;
-            for (int j = 0; j < K; j++) d += ((double)l.w[r * K + j] - q[r * K + j]) * l.x[t * K + j];
+            for (int j = 0; j < K; j++)
+                d += ((double)l.w[r * K + j] - q[r * K + j]) * l.x[t * K + j];
             sum += d * d;
         }
     }
