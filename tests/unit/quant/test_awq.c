@@ -64,7 +64,7 @@ static void test_search_reports_what_rounding_then_gets(void **state)
     double loss[2];
     const struct nb_awq_group g = group_of(&l, false);
     search(&l, &g, s, loss);
-    assert_true(loss[0] < 0.95 * loss[1]); /* channels 8 times larger are what this is for */
+    assert_true(loss[0] < 0.97 * loss[1]); /* channels 8 times larger are what this is for */
     struct nb_solve_opts opts = layer_opts(3, false, 32, NB_EFFORT_FAST);
     struct nb_qmat q;
     struct nb_arena arena;
