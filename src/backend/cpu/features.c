@@ -4,6 +4,10 @@
  * operating system has not enabled is not reported. */
 #include "backend/cpu/features.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,13 +26,21 @@ static const struct {
 
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
+#if defined(__x86_64__)
+/* clang 14 does not know this one by name. */
+static bool has_f16c(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 unsigned nb_cpu_detect(void)
 {
     unsigned f = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         f |= NB_CPU_AVX2;
     }
     if (f && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
