@@ -93,7 +93,7 @@ static void put_choices(const struct nb_run *r, struct nb_strbuf *b)
     if (o->clip) nb_strbuf_printf(b, " --clip %s", o->clip);
     if (o->effort) nb_strbuf_printf(b, " --effort %s", o->effort);
     if (o->precision) nb_strbuf_printf(b, " --precision %s", o->precision);
-    if (o->gptaq_alpha >= 0 || r->recipe.best) {
+    if (r->recipe.solve.gptaq_alpha > 0) {
         nb_strbuf_printf(b, " --gptaq %.10g", r->recipe.solve.gptaq_alpha);
     }
     for (size_t i = 0; i < o->n_bits_for; i++) {

@@ -33,9 +33,6 @@ static const char *best_method(const char *effort)
     return strcmp(effort, "fast") == 0 ? "rtn" : "awq+gptq";
 }
 
-/* Whole difference to the float stream; GPTAQ's authors use 0.25, see docs/quality.md for ours. */
-static const double best_gptaq_alpha = 1.0;
-
 static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
     const char *effort = o->effort ? o->effort : "normal";
@@ -132,8 +129,10 @@ static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, st
     if (!isfinite(o->gptaq_alpha)) {
         return nb_fail(err, NB_E_USAGE, "gptaq alpha %g is not a finite number", o->gptaq_alpha);
     }
+    /* The float stream doubles the time of a run, so it comes with best and max only; docs/quality.md. */
+    bool stream = r->best || (o->effort && !strcmp(o->effort, "max"));
     if (o->gptaq_alpha >= 0) r->solve.gptaq_alpha = o->gptaq_alpha;
-    else if (r->best && r->solver->needs_hessian) r->solve.gptaq_alpha = best_gptaq_alpha;
+    else if (!stream) r->solve.gptaq_alpha = 0;
     return choose_clip(r, o, err);
 }
 

@@ -8,10 +8,12 @@
  *
  * Source: arXiv:2504.02692 for the objective. Ours differs: the paper corrects column by column on the way,
  * using only columns still to come; here the optimum is taken at once, and local search sees it too. The
- * factor alpha is the paper's damping of the correction. */
+ * factor alpha is the paper's damping of the correction; D is noisier than H, so H is damped more here. */
 #include <inttypes.h>
 
 #include "quant/problem.h"
+
+static const double EXTRA_DAMP = 0.05; /* share of the mean diagonal */
 
 struct shift {
     const struct nb_problem *p;
@@ -91,7 +93,10 @@ int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double al
                  ? nb_fail(err, NB_E_NOMEM,
                            "no memory for the shifted target of %" PRId64 " columns", p->cols)
                  : 0;
+    double mean = 0;
+    for (size_t i = 0; i < k; i++) mean += p->h[i * k + i] / (double)k;
     for (size_t i = 0; !rc && i < k * k; i++) s.inverse[i] = p->h[i];
+    for (size_t i = 0; !rc && i < k; i++) s.inverse[i * k + i] += EXTRA_DAMP * mean;
     if (!rc && nb_cholesky_run(p->be, s.inverse, p->cols, p->cols)) {
         rc = nb_fail(err, NB_E_NUMERIC, "the Hessian of %" PRId64 " columns is not positive",
                      p->cols);

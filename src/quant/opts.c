@@ -10,6 +10,7 @@ void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort)
     fresh.grid.sym_range = NB_SYM_FULL;
     if (effort >= NB_EFFORT_NORMAL) {
         fresh.order = NB_ORDER_AUTO;
+        fresh.gptaq_alpha = 0.7;
         fresh.scale_trials = 2;
         fresh.cd_sweeps = 4;
         fresh.refit = true;
