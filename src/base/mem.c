@@ -27,7 +27,7 @@ bool nb_add(size_t a, size_t b, size_t *out)
 void *nb_alloc(size_t n, size_t size)
 {
     size_t bytes;
-    if (!nb_mul(n, size, &bytes) || bytes > SIZE_MAX - ALIGN) return NULL;
+    if (!nb_mul(n, size, &bytes) || bytes > PTRDIFF_MAX - ALIGN) return NULL;
     if (bytes == 0) bytes = 1;
     bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
     return aligned_alloc(ALIGN, bytes);
@@ -119,7 +119,7 @@ void *nb_arena_alloc(struct nb_arena *a, size_t n, size_t size)
 {
     size_t bytes;
     if (a->failed) return NULL;
-    if (!nb_mul(n, size, &bytes) || bytes > SIZE_MAX - ALIGN) {
+    if (!nb_mul(n, size, &bytes) || bytes > PTRDIFF_MAX - ALIGN) {
         a->failed = true;
         return NULL;
     }

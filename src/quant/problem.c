@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+enum { MEASURE_COLS = 512 };
+
 int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
                     const int32_t *column, struct nb_arena *arena, struct nb_err *err)
 {
@@ -132,8 +134,7 @@ void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, 
     nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), error_tile, &job);
 }
 
-void nb_solution_gradient(const struct nb_problem *p, struct nb_solution *s, const float *error,
-                          float *gradient)
+void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient)
 {
     const int64_t k = p->cols;
     nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
@@ -146,33 +147,96 @@ void nb_solution_gradient(const struct nb_problem *p, struct nb_solution *s, con
                                          .lda = k,
                                          .ldb = k,
                                          .ldc = k});
-    for (int64_t r = 0; r < p->padded; r++) {
-        double sum = 0, square = 0;
-        for (int64_t j = 0; j < k; j++) {
-            const double e = error[r * k + j];
-            sum += e * gradient[r * k + j];
-            square += e * e;
-        }
-        s->loss[r] = sum;
-        s->plain[r] = sum - p->damp * square;
+}
+
+struct quadratic {
+    const struct nb_problem *p;
+    struct nb_solution *s;
+    const float *error, *image; /* [padded, K]; [padded, width] */
+    int64_t j0, n, width;       /* the columns image stands for */
+    double weight;
+};
+
+static void add_products(void *ctx, size_t piece, int thread)
+{
+    const struct quadratic *a = ctx;
+    (void)thread;
+    for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE; r++) {
+        const float *e = a->error + r * a->p->cols + a->j0, *x = a->image + r * a->width;
+        double sum = 0;
+        for (int64_t j = 0; j < a->n; j++) sum += (double)e[j] * x[j];
+        a->s->loss[r] += a->weight * sum;
     }
+}
+
+/* loss += weight * error[:, i0..i1) H[i0..i1, j0..j0+n) error[:, j0..j0+n)^T */
+static void add_block(struct quadratic *a, float *image, int64_t i0, int64_t i1, double weight)
+{
+    const struct nb_problem *p = a->p;
+    if (i0 >= i1) return;
+    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+                                         .n = a->n,
+                                         .k = i1 - i0,
+                                         .alpha = 1.0f,
+                                         .a = a->error + i0,
+                                         .b = p->h + i0 * p->cols + a->j0,
+                                         .c = image,
+                                         .lda = p->cols,
+                                         .ldb = p->cols,
+                                         .ldc = a->width});
+    a->weight = weight;
+    nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), add_products, a);
+}
+
+static void subtract_damping(void *ctx, size_t piece, int thread)
+{
+    const struct quadratic *a = ctx;
+    (void)thread;
+    for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE; r++) {
+        const float *e = a->error + r * a->p->cols;
+        double square = 0;
+        for (int64_t j = 0; j < a->p->cols; j++) square += (double)e[j] * e[j];
+        a->s->plain[r] = a->s->loss[r] - a->p->damp * square;
+    }
+}
+
+void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
+                        float *scratch)
+{
+    struct quadratic a = {.p = p, .s = s, .error = error, .image = scratch};
+    a.width = p->cols < MEASURE_COLS ? p->cols : MEASURE_COLS;
+    memset(s->loss, 0, (size_t)p->padded * sizeof *s->loss);
+    for (a.j0 = 0; a.j0 < p->cols; a.j0 += a.width) {
+        a.n = p->cols - a.j0 < a.width ? p->cols - a.j0 : a.width;
+        add_block(&a, scratch, 0, a.j0, 2.0); /* H is symmetric: the blocks below stand for those above */
+        add_block(&a, scratch, a.j0, a.j0 + a.n, 1.0);
+    }
+    nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), subtract_damping, &a);
+}
+
+static int no_memory_to_measure(const struct nb_problem *p, struct nb_err *err)
+{
+    return nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
+                   p->rows, p->cols);
+}
+
+static size_t measure_floats(const struct nb_problem *p)
+{
+    return (size_t)p->padded * (size_t)(p->cols < MEASURE_COLS ? p->cols : MEASURE_COLS);
 }
 
 int nb_solution_measure(const struct nb_problem *p, struct nb_solution *s, struct nb_err *err)
 {
-    const size_t n = (size_t)p->padded * (size_t)p->cols;
-    float *error = nb_alloc(n, sizeof *error), *gradient = nb_alloc(n, sizeof *gradient);
-    if (error && gradient) {
+    float *error = nb_alloc((size_t)p->padded * (size_t)p->cols, sizeof *error);
+    float *scratch = nb_alloc(measure_floats(p), sizeof *scratch);
+    const bool done = error && scratch;
+    if (done) {
         nb_solution_error(p, s, error);
-        nb_solution_gradient(p, s, error, gradient);
+        nb_solution_losses(p, s, error, scratch);
     }
-    const bool done = error && gradient;
     nb_free(error);
-    nb_free(gradient);
-    return done
-               ? 0
-               : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
-                         p->rows, p->cols);
+    nb_free(scratch);
+    return done ? 0 : no_memory_to_measure(p, err);
 }
 
 int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *err)
@@ -180,19 +244,16 @@ int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *er
     const size_t rows = (size_t)p->padded;
     struct nb_solution zero = {.loss = nb_calloc(rows, sizeof(double)),
                                .plain = nb_calloc(rows, sizeof(double))};
-    float *gradient = nb_alloc(rows * (size_t)p->cols, sizeof *gradient);
-    const bool done = zero.loss && zero.plain && gradient;
+    float *scratch = nb_alloc(measure_floats(p), sizeof *scratch);
+    const bool done = zero.loss && zero.plain && scratch;
     if (done) {
-        nb_solution_gradient(p, &zero, p->w, gradient);
+        nb_solution_losses(p, &zero, p->w, scratch);
         *loss = nb_solution_plain(p, &zero);
     }
-    nb_free(gradient);
+    nb_free(scratch);
     nb_free(zero.loss);
     nb_free(zero.plain);
-    return done
-               ? 0
-               : nb_fail(err, NB_E_NOMEM, "no memory to measure a matrix of %" PRId64 " x %" PRId64,
-                         p->rows, p->cols);
+    return done ? 0 : no_memory_to_measure(p, err);
 }
 
 static void copy_row(const struct nb_problem *p, struct nb_solution *s,

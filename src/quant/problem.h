@@ -78,10 +78,12 @@ void nb_fit_groups(const struct nb_problem *p, struct nb_solution *s);
 int nb_round_nearest(const struct nb_problem *p, struct nb_solution *s, struct nb_err *err);
 /* error [padded, K] = target - value of s. */
 void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error);
-/* gradient [padded, K] = error H; s->loss from it. */
-void nb_solution_gradient(const struct nb_problem *p, struct nb_solution *s, const float *error,
-                          float *gradient);
-/* s->loss by the two above; allocates two matrices for the time. */
+/* gradient [padded, K] = error H. */
+void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient);
+/* s->loss and s->plain of an error. scratch: a matrix like error does. */
+void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
+                        float *scratch);
+/* The same from codes and parameters; allocates for the time. NB_E_NOMEM. */
 int nb_solution_measure(const struct nb_problem *p, struct nb_solution *s, struct nb_err *err);
 /* tr(W H W^T), the loss of a matrix of zeros. */
 int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *err);
