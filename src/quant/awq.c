@@ -176,7 +176,7 @@ static double linear_loss(struct search *a, int i, const float *s)
     nb_solution_error(p, &a->s[i], a->error);
     nb_pool_run(pool, (size_t)nb_problem_tiles(p), unscale_tile, &job);
     p->h = a->h;
-    nb_solution_gradient(p, &a->s[i], a->error, a->gradient);
+    nb_solution_losses(p, &a->s[i], a->error, a->gradient);
     p->h = NULL;
     return nb_solution_plain(p, &a->s[i]);
 }

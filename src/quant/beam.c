@@ -433,13 +433,13 @@ int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width
                           : 0;
     if (!rc) {
         nb_solution_error(p, s, error);
-        nb_solution_gradient(p, s, error, a.gradient);
+        nb_solution_gradient(p, error, a.gradient);
     }
     /* Every second sweep cuts elsewhere, so that no pair of neighbours is always apart. */
     for (int i = 0; !rc && i < sweeps; i++) rc = sweep_blocks(&a, i & 1 ? -(WIDTH / 2) : 0, err);
     if (!rc) {
         nb_solution_error(p, s, error);
-        nb_solution_gradient(p, s, error, a.gradient);
+        nb_solution_losses(p, s, error, a.gradient);
     }
     nb_arena_release(&arena);
     return rc;

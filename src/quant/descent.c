@@ -214,14 +214,14 @@ int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, en
     const bool ready = !arena.failed;
     if (ready) {
         nb_solution_error(p, s, error);
-        nb_solution_gradient(p, s, error, d.gradient);
+        nb_solution_gradient(p, error, d.gradient);
         for (int i = 0; i < sweeps; i++) {
             atomic_store_explicit(&d.changed, false, memory_order_relaxed);
             sweep(&d, pool);
             if (!atomic_load_explicit(&d.changed, memory_order_relaxed)) break;
         }
         nb_solution_error(p, s, error);
-        nb_solution_gradient(p, s, error, d.gradient);
+        nb_solution_losses(p, s, error, d.gradient);
     }
     nb_arena_release(&arena);
     return ready

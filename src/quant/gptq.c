@@ -20,6 +20,7 @@
 enum {
     MOST_FITTED = 512, /* columns of a group that is fitted from updated weights */
     MOST_GROUPS = 8,   /* groups of a row that are tried one by one */
+    MOST_TWICE = 1536, /* columns up to which AUTO solves a second order: longer rows hardly differ */
 };
 
 struct run {
@@ -227,7 +228,7 @@ static int solve(struct nb_qmat *out, const struct nb_solve_job *job, struct nb_
         return nb_solver_rtn.solve(out, job, arena, report, err);
     }
     if (!rc) rc = pass(&r, &r.f, first, &r.best, err);
-    if (!rc && both && r.p.n_groups > 1)
+    if (!rc && both && r.p.n_groups > 1 && r.p.cols <= MOST_TWICE)
         rc = add_order(&r, dynamic ? NB_ORDER_NONE : NB_ORDER_GROUP, err);
     if (!rc && stats->n_tokens >= 3 * w->cols) rc = improve(&r, err);
     *report = (struct nb_solve_report){.damp = r.f.damp, .order = dynamic ? opts->order : r.order};

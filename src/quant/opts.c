@@ -5,14 +5,14 @@
 
 void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort)
 {
-    struct nb_solve_opts fresh = {.grid = o->grid, .order = NB_ORDER_PIVOTED};
+    struct nb_solve_opts fresh = {.grid = o->grid, .order = NB_ORDER_STATIC};
     fresh.grid.clip = NB_CLIP_WEIGHTED;
     fresh.grid.sym_range = NB_SYM_FULL;
     if (effort >= NB_EFFORT_NORMAL) {
         fresh.order = NB_ORDER_AUTO;
         fresh.gptaq_alpha = 0.7;
         fresh.scale_trials = 2;
-        fresh.cd_sweeps = 4;
+        fresh.cd_sweeps = 3;
         fresh.refit = true;
     }
     if (effort >= NB_EFFORT_BEST) {

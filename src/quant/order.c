@@ -16,7 +16,7 @@
 
 #include "quant/problem.h"
 
-enum { PIVOT_BLOCK = 64 };
+enum { PIVOT_BLOCK = 64, UPDATE_COLS = 512 };
 
 struct key {
     double group_value,
@@ -83,13 +83,14 @@ int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int6
 }
 
 /* Cholesky with pivoting that keeps no factor: only which column comes when. Columns leave the matrix in
- * blocks; the rest of the matrix is updated by one GEMM per block and closed up. */
+ * blocks; the rest of the matrix is updated by GEMMs once per block and closed up. */
 struct pivoting {
     int64_t m;       /* columns left in a */
     float *a;        /* [m, m] Schur complement at the start of the block */
-    float *lines;    /* [m, PIVOT_BLOCK] factor rows of the block */
-    double *diag;    /* [m] up to date */
+    float *lines;    /* [PIVOT_BLOCK, m] factor rows of the block */
+    float *diag;     /* [m] up to date */
     int32_t *column; /* [m] */
+    int32_t *kept;   /* [m] scratch */
     bool *gone;      /* [m] */
 };
 
@@ -105,15 +106,39 @@ static int64_t least_column(const struct pivoting *v)
 /* Takes column c as the t-th of the block: its factor row and what it leaves of the diagonal. */
 static void eliminate(struct pivoting *v, int64_t c, int64_t t)
 {
-    const double root = sqrt(v->diag[c] > 0.0 ? v->diag[c] : 1e-30);
-    const float *pivot = v->lines + c * PIVOT_BLOCK;
+    const int64_t m = v->m;
+    float *line = v->lines + t * m;
+    memcpy(line, v->a + c * m, (size_t)m * sizeof *line);
+    for (int64_t l = 0; l < t; l++) {
+        const float *other = v->lines + l * m, share = other[c];
+        for (int64_t i = 0; i < m; i++) line[i] -= share * other[i];
+    }
+    const float inverse = 1.0f / sqrtf(v->diag[c] > 0.0f ? v->diag[c] : 1e-30f);
     v->gone[c] = true;
-    for (int64_t i = 0; i < v->m; i++) {
-        float *line = v->lines + i * PIVOT_BLOCK;
-        double sum = v->a[c * v->m + i];
-        for (int64_t l = 0; l < t; l++) sum -= (double)line[l] * pivot[l];
-        line[t] = v->gone[i] ? 0.0f : (float)(sum / root);
-        v->diag[i] -= (double)line[t] * line[t];
+    for (int64_t i = 0; i < m; i++) {
+        line[i] *= inverse;
+        v->diag[i] -= line[i] * line[i];
+    }
+}
+
+/* a -= lines^T lines, on and above the diagonal, then mirrored. */
+static void update(struct pivoting *v, int64_t taken, struct nb_backend *be)
+{
+    const int64_t m = v->m;
+    for (int64_t j0 = 0; j0 < m; j0 += UPDATE_COLS) {
+        const int64_t j1 = j0 + UPDATE_COLS < m ? j0 + UPDATE_COLS : m;
+        nb_gemm_run(be, &(struct nb_gemm){.ta = true,
+                                          .accumulate = true,
+                                          .m = j1,
+                                          .n = j1 - j0,
+                                          .k = taken,
+                                          .alpha = -1.0f,
+                                          .a = v->lines,
+                                          .b = v->lines + j0,
+                                          .c = v->a + j0,
+                                          .lda = m,
+                                          .ldb = m,
+                                          .ldc = m});
     }
 }
 
@@ -121,31 +146,23 @@ static void eliminate(struct pivoting *v, int64_t c, int64_t t)
 static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
 {
     const int64_t m = v->m;
-    nb_gemm_run(be, &(struct nb_gemm){.tb = true,
-                                      .accumulate = true,
-                                      .m = m,
-                                      .n = m,
-                                      .k = taken,
-                                      .alpha = -1.0f,
-                                      .a = v->lines,
-                                      .b = v->lines,
-                                      .c = v->a,
-                                      .lda = PIVOT_BLOCK,
-                                      .ldb = PIVOT_BLOCK,
-                                      .ldc = m});
-    float *to = v->a;
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < m && !v->gone[i]; j++) {
-            if (!v->gone[j]) *to++ = v->a[i * m + j];
-        }
-    }
+    update(v, taken, be);
     int64_t left = 0;
     for (int64_t i = 0; i < m; i++) {
         if (v->gone[i]) continue;
         v->diag[left] = v->diag[i];
-        v->column[left++] = v->column[i];
+        v->column[left] = v->column[i];
+        v->kept[left++] = (int32_t)i;
     }
-    for (int64_t i = 0; i < left; i++) v->gone[i] = false;
+    float *to = v->a; /* rows only move towards the front */
+    for (int64_t i = 0; i < left; i++) {
+        const float *row = v->a + v->kept[i] * m;
+        for (int64_t j = i; j < left; j++) to[i * left + j] = row[v->kept[j]];
+    }
+    for (int64_t i = 0; i < left; i++) {
+        for (int64_t j = 0; j < i; j++) to[i * left + j] = to[j * left + i];
+        v->gone[i] = false;
+    }
     v->m = left;
 }
 
@@ -156,9 +173,10 @@ int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct 
     nb_arena_init(&arena);
     struct pivoting v = {.m = n};
     v.a = nb_arena_alloc(&arena, (size_t)n * (size_t)n, sizeof *v.a);
-    v.lines = nb_arena_calloc(&arena, (size_t)n * PIVOT_BLOCK, sizeof *v.lines);
+    v.lines = nb_arena_alloc(&arena, (size_t)n * PIVOT_BLOCK, sizeof *v.lines);
     v.diag = nb_arena_alloc(&arena, (size_t)n, sizeof *v.diag);
     v.column = nb_arena_alloc(&arena, (size_t)n, sizeof *v.column);
+    v.kept = nb_arena_alloc(&arena, (size_t)n, sizeof *v.kept);
     v.gone = nb_arena_calloc(&arena, (size_t)n, sizeof *v.gone);
     const bool ready = !arena.failed;
     for (int64_t i = 0; ready && i < n; i++) {

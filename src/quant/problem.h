@@ -46,7 +46,7 @@ struct nb_solution {
     uint8_t *code;       /* [padded, K] */
     float *scale, *zero; /* [n_groups, padded]: one group of many rows is contiguous */
     double *loss;        /* [padded]; see above */
-    double *plain;       /* [padded] the same without damp; only after nb_solution_gradient */
+    double *plain;       /* [padded] the same without damp; only after nb_solution_losses */
 };
 
 /* Copies w with its columns permuted, and H with damp (an absolute figure) on the diagonal. stats may be
@@ -80,7 +80,7 @@ int nb_round_nearest(const struct nb_problem *p, struct nb_solution *s, struct n
 void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error);
 /* gradient [padded, K] = error H. */
 void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient);
-/* s->loss and s->plain of an error. scratch: a matrix like error does. */
+/* s->loss and s->plain of an error. scratch: as large as error. */
 void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
                         float *scratch);
 /* The same from codes and parameters; allocates for the time. NB_E_NOMEM. */

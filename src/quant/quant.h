@@ -49,12 +49,12 @@ enum nb_act_order {
 };
 const char *nb_order_name(enum nb_act_order o);
 
-/* How much work a solver may spend on a better result: about 1 : 6 : 30 in time. */
+/* How much work a solver may spend on a better result: about 1 : 3 : 12 in time. */
 enum nb_effort { NB_EFFORT_FAST, NB_EFFORT_NORMAL, NB_EFFORT_BEST };
 
 struct nb_solve_opts {
     struct nb_grid_opts grid; /* numeric/numeric.h: spec, clip, zero_min, full-range sym */
-    enum nb_act_order order;  /* AUTO: pivoted and group both solved, the better kept row by row */
+    enum nb_act_order order;  /* AUTO: pivoted; for short rows group too, the better kept row by row */
     double damp;              /* start damping, share of mean diag; 0: by token count */
     double gptaq_alpha;       /* 0: off; 1: the whole difference to the float stream */
     /* What follows a pass of error-compensated rounding; skipped below 3 tokens per column, where a lower

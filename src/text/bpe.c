@@ -218,6 +218,7 @@ int nb_bpe_encode(const struct nb_bpe *b, struct nb_bpe_run *run, const char *wo
     for (size_t i = 0; i < run->n_symbols && !rc; i++) {
         if (run->symbols[i].id >= 0) rc = nb_ids_add(ids, run->symbols[i].id, err);
     }
-    if (!rc) cache_fill(c, word, n, ids->data + first, ids->n - first);
+    /* A word may have no ids at all; then there may be no list yet. */
+    if (!rc && ids->n > first) cache_fill(c, word, n, ids->data + first, ids->n - first);
     return rc;
 }
