@@ -20,7 +20,8 @@
 enum {
     MOST_FITTED = 512, /* columns of a group that is fitted from updated weights */
     MOST_GROUPS = 8,   /* groups of a row that are tried one by one */
-    MOST_TWICE = 1536, /* columns up to which AUTO solves a second order: longer rows hardly differ */
+    MOST_TWICE =
+        1536, /* columns up to which AUTO solves a second order: longer rows hardly differ */
 };
 
 struct run {

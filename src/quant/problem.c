@@ -208,7 +208,8 @@ void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const
     memset(s->loss, 0, (size_t)p->padded * sizeof *s->loss);
     for (a.j0 = 0; a.j0 < p->cols; a.j0 += a.width) {
         a.n = p->cols - a.j0 < a.width ? p->cols - a.j0 : a.width;
-        add_block(&a, scratch, 0, a.j0, 2.0); /* H is symmetric: the blocks below stand for those above */
+        add_block(&a, scratch, 0, a.j0,
+                  2.0); /* H is symmetric: the blocks below stand for those above */
         add_block(&a, scratch, a.j0, a.j0 + a.n, 1.0);
     }
     nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), subtract_damping, &a);

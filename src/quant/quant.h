@@ -54,9 +54,10 @@ enum nb_effort { NB_EFFORT_FAST, NB_EFFORT_NORMAL, NB_EFFORT_BEST };
 
 struct nb_solve_opts {
     struct nb_grid_opts grid; /* numeric/numeric.h: spec, clip, zero_min, full-range sym */
-    enum nb_act_order order;  /* AUTO: pivoted; for short rows group too, the better kept row by row */
-    double damp;              /* start damping, share of mean diag; 0: by token count */
-    double gptaq_alpha;       /* 0: off; 1: the whole difference to the float stream */
+    enum nb_act_order
+        order;          /* AUTO: pivoted; for short rows group too, the better kept row by row */
+    double damp;        /* start damping, share of mean diag; 0: by token count */
+    double gptaq_alpha; /* 0: off; 1: the whole difference to the float stream */
     /* What follows a pass of error-compensated rounding; skipped below 3 tokens per column, where a lower
      * loss on the calibration text is no lower loss elsewhere. 0: off. */
     int scale_trials; /* passes per side with a row's scales 2 % apart; the best kept per row */
