@@ -59,9 +59,11 @@ static void run(const char *label, const struct nb_solve_job *job)
 int main(int argc, char **argv)
 {
     if (argc < 4) return fprintf(stderr, "usage: %s ROWS COLS THREADS [BITS]\n", argv[0]), 2;
-    struct nb_fmat w = {.rows = atoll(argv[1]), .cols = atoll(argv[2]), .ld = atoll(argv[2])};
+    struct nb_fmat w = {.rows = strtoll(argv[1], NULL, 10),
+                        .cols = strtoll(argv[2], NULL, 10),
+                        .ld = strtoll(argv[2], NULL, 10)};
     struct nb_err err = {0};
-    struct nb_pool *pool = nb_pool_new(atoi(argv[3]), &err);
+    struct nb_pool *pool = nb_pool_new((int)strtol(argv[3], NULL, 10), &err);
     struct nb_backend *be = NULL;
     struct nb_stats stats;
     if (!pool || nb_backend_new(&be, pool, NULL, &err) ||
@@ -76,7 +78,9 @@ int main(int argc, char **argv)
         w.data[i] = (float)(0.02 * nb_rng_normal(&rng));
 
     struct nb_solve_opts o = {
-        .grid.spec = {.elem = {.kind = NB_ELEM_INT, .bits = argc > 4 ? atoi(argv[4]) : 4, .vec = 1},
+        .grid.spec = {.elem = {.kind = NB_ELEM_INT,
+                               .bits = argc > 4 ? (int)strtol(argv[4], NULL, 10) : 4,
+                               .vec = 1},
                       .group_rows = 1,
                       .group_cols = 128,
                       .scale_dtype = NB_F16,
