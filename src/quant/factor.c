@@ -102,6 +102,7 @@ int nb_factor_init(struct nb_factor *f, const struct nb_stats *stats, const int3
         inverse[i] = 1.0 / a[i * n + i];
     }
     f->feedback = (float *)a;
+    f->spare = f->feedback + nn; /* f32 takes half the place */
     for (int64_t j = 0; j < n; j++) {
         for (int64_t i = 0; i < j; i++) line[i] = (float)(a[j * n + i] * inverse[i]);
         memcpy((char *)a + (size_t)j * (size_t)n * sizeof *line, line, (size_t)n * sizeof *line);

@@ -30,6 +30,7 @@ struct run {
     const struct nb_solve_opts *opts;
     struct nb_backend *be;
     int64_t group;
+    float *u;              /* [K] */
     double *diag, mean;    /* [K] of H / n_tokens in problem order, and their mean */
     const int32_t *column; /* desc_act: problem column to storage column */
     struct nb_problem p;
@@ -38,6 +39,20 @@ struct run {
     enum nb_act_order order;
 };
 
+static int order_columns(struct run *r, int32_t *at, enum nb_act_order order, double damp,
+                         struct nb_err *err)
+{
+    const int64_t k = r->w->cols;
+    if (order != NB_ORDER_PIVOTED) return nb_order_make(at, order, r->diag, k, r->group, err);
+    float *h = nb_alloc((size_t)k * (size_t)k, sizeof *h);
+    if (!h) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", k);
+    nb_problem_set_h(&r->p, r->stats, damp * r->mean, h, r->u);
+    int rc = nb_order_pivoted_in_place(at, h, k, r->be, err);
+    r->p.h = NULL;
+    nb_free(h);
+    return rc;
+}
+
 static int make_factor(struct run *r, struct nb_factor *f, enum nb_act_order order, double damp,
                        struct nb_arena *arena, struct nb_err *err)
 {
@@ -45,8 +60,7 @@ static int make_factor(struct run *r, struct nb_factor *f, enum nb_act_order ord
     *f = (struct nb_factor){.n = k, .be = r->be, .damp = damp};
     f->at = nb_arena_alloc(arena, (size_t)k, sizeof *f->at);
     if (!f->at) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", k);
-    int rc = order == NB_ORDER_PIVOTED ? nb_order_pivoted(f->at, r->p.h, k, k, r->be, err)
-                                       : nb_order_make(f->at, order, r->diag, k, r->group, err);
+    int rc = order_columns(r, f->at, order, damp, err);
     return rc ? rc : nb_factor_init(f, r->stats, r->column, r->group, arena, err);
 }
 
@@ -91,17 +105,19 @@ static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep
     const int64_t k = r->w->cols;
     r->group = r->opts->grid.spec.group_cols > 0 ? r->opts->grid.spec.group_cols : k;
     r->diag = nb_arena_alloc(keep, (size_t)k, sizeof *r->diag);
-    if (!r->diag) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
+    r->u = nb_arena_alloc(keep, (size_t)k, sizeof *r->u);
+    if (keep->failed) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
     for (int64_t j = 0; j < k; j++) {
         r->diag[j] = r->stats->h[j * k + j] / (double)r->stats->n_tokens;
         r->mean += r->diag[j] / (double)k;
     }
-    const struct nb_solve_job job = {r->w, r->stats, r->opts, r->be};
+    const struct nb_solve_job weights = {r->w, NULL, r->opts,
+                                         r->be}; /* H comes when damping is known */
     int rc = r->opts->order == NB_ORDER_DYNAMIC ? permute_columns(r, keep, err) : 0;
     double damp = r->opts->damp > 0.0 ? r->opts->damp : nb_damp_for_tokens(r->stats->n_tokens, k);
-    if (!rc) rc = nb_problem_init(&r->p, &job, damp * r->mean, r->column, keep, err);
+    if (!rc) rc = nb_problem_init(&r->p, &weights, 0.0, r->column, keep, err);
     if (!rc) rc = make_factor(r, &r->f, order, damp, keep, err);
-    if (!rc && r->f.damp != damp) nb_problem_redamp(&r->p, r->f.damp * r->mean);
+    if (!rc) nb_problem_set_h(&r->p, r->stats, r->f.damp * r->mean, r->f.spare, r->u);
     if (!rc && r->f.block < k) nb_problem_mask(&r->p, r->f.block);
     if (!rc && r->stats->d && r->opts->gptaq_alpha != 0.0) {
         rc = nb_gptaq_shift(&r->p, r->stats, r->opts->gptaq_alpha, err);

@@ -166,13 +166,12 @@ static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
     v->m = left;
 }
 
-int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be,
-                     struct nb_err *err)
+int nb_order_pivoted_in_place(int32_t *at, float *a, int64_t n, struct nb_backend *be,
+                              struct nb_err *err)
 {
     struct nb_arena arena;
     nb_arena_init(&arena);
-    struct pivoting v = {.m = n};
-    v.a = nb_arena_alloc(&arena, (size_t)n * (size_t)n, sizeof *v.a);
+    struct pivoting v = {.m = n, .a = a};
     v.lines = nb_arena_alloc(&arena, (size_t)n * PIVOT_BLOCK, sizeof *v.lines);
     v.diag = nb_arena_alloc(&arena, (size_t)n, sizeof *v.diag);
     v.column = nb_arena_alloc(&arena, (size_t)n, sizeof *v.column);
@@ -180,8 +179,7 @@ int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct 
     v.gone = nb_arena_calloc(&arena, (size_t)n, sizeof *v.gone);
     const bool ready = !arena.failed;
     for (int64_t i = 0; ready && i < n; i++) {
-        memcpy(v.a + i * n, h + i * ld, (size_t)n * sizeof *v.a);
-        v.diag[i] = h[i * ld + i];
+        v.diag[i] = a[i * n + i];
         v.column[i] = (int32_t)i;
     }
     for (int64_t done = 0; ready && done < n;) {
@@ -195,4 +193,15 @@ int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct 
     }
     nb_arena_release(&arena);
     return ready ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", n);
+}
+
+int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be,
+                     struct nb_err *err)
+{
+    float *a = nb_alloc((size_t)n * (size_t)n, sizeof *a);
+    if (!a) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", n);
+    for (int64_t i = 0; i < n; i++) memcpy(a + i * n, h + i * ld, (size_t)n * sizeof *a);
+    int rc = nb_order_pivoted_in_place(at, a, n, be, err);
+    nb_free(a);
+    return rc;
 }

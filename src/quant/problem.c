@@ -53,16 +53,26 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double
         float *dst = p->w + r * k;
         for (int64_t j = 0; j < k; j++) dst[j] = src[column ? column[j] : j];
     }
-    if (!stats) return 0;
+    if (stats) nb_problem_set_h(p, stats, damp, p->h, p->u);
+    return 0;
+}
+
+void nb_problem_set_h(struct nb_problem *p, const struct nb_stats *stats, double damp, float *h,
+                      float *u)
+{
+    const int64_t k = p->cols;
+    const int32_t *column = p->column;
     const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
     for (int64_t i = 0; i < k; i++) {
         const double *src = stats->h + (column ? column[i] : i) * k;
-        float *dst = p->h + i * k;
+        float *dst = h + i * k;
         for (int64_t j = 0; j < k; j++) dst[j] = (float)(src[column ? column[j] : j] * scale);
         dst[i] = (float)(src[column ? column[i] : i] * scale + damp);
     }
+    p->h = h;
+    p->u = u;
+    p->damp = (float)damp;
     nb_problem_reset_importance(p);
-    return 0;
 }
 
 void nb_problem_reset_importance(struct nb_problem *p)
@@ -82,12 +92,6 @@ void nb_problem_mask(struct nb_problem *p, int64_t block)
             if (i / block != j / block) p->h[i * p->cols + j] = 0.0f;
         }
     }
-}
-
-void nb_problem_redamp(struct nb_problem *p, double damp)
-{
-    for (int64_t i = 0; i < p->cols; i++) p->h[i * p->cols + i] += (float)(damp - p->damp);
-    p->damp = (float)damp;
 }
 
 int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct nb_arena *arena,

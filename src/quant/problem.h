@@ -53,8 +53,10 @@ struct nb_solution {
  * NULL. All from arena. NB_E_SPEC, NB_E_NOMEM. */
 int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
                     const int32_t *column, struct nb_arena *arena, struct nb_err *err);
-/* Another damping; u = diag(H) plus a little again (a solver may have changed it). */
-void nb_problem_redamp(struct nb_problem *p, double damp);
+/* Fills h [K,K] and u [K] from statistics, with damp on the diagonal, and makes them the problem's. */
+void nb_problem_set_h(struct nb_problem *p, const struct nb_stats *stats, double damp, float *h,
+                      float *u);
+/* u = diag(H) plus a little again (a solver may have changed it). */
 void nb_problem_reset_importance(struct nb_problem *p);
 /* Drops the entries of H between columns of different blocks (block 1: leaves the diagonal). */
 void nb_problem_mask(struct nb_problem *p, int64_t block);
@@ -110,6 +112,7 @@ struct nb_factor {
     int32_t *at;           /* [n] problem column at a position */
     float *feedback;       /* [n, n], row j: entries i < j */
     float *pivot;          /* [n] */
+    float *spare;          /* [n, n] of no use to the factor any more; lives as long as feedback */
     const char *rung;      /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
     int64_t block;         /* columns of H that the factor still joins: n, a block, 1 */
     double damp;           /* share of the mean diagonal */
@@ -136,6 +139,9 @@ int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int6
  * better than the diagonal alone. NB_E_NOMEM. */
 int nb_order_pivoted(int32_t *at, const float *h, int64_t ld, int64_t n, struct nb_backend *be,
                      struct nb_err *err);
+/* The same for a dense [n, n] matrix that may be destroyed. */
+int nb_order_pivoted_in_place(int32_t *at, float *a, int64_t n, struct nb_backend *be,
+                              struct nb_err *err);
 
 /* ---- pass.c ---- */
 

@@ -102,6 +102,63 @@ static void test_descent_ends_where_no_code_helps(void **state)
     }
 }
 
+/* One sweep by plain loops in f64: column after column, the nearest code to where the row's loss is least. */
+static void plain_sweep(const struct start *a, int64_t r, uint8_t *code)
+{
+    const int64_t k = a->p.cols;
+    double *e = nb_alloc((size_t)k, sizeof *e);
+    for (int64_t j = 0; j < k; j++) {
+        const int64_t plane = j / a->p.group * a->p.padded + r;
+        code[j] = a->s.code[r * k + j];
+        e[j] = a->p.w[r * k + j] - a->s.scale[plane] * ((double)code[j] - a->s.zero[plane]);
+    }
+    for (int64_t j = 0; j < k; j++) {
+        const int64_t plane = j / a->p.group * a->p.padded + r;
+        const struct nb_group_params g = {.scale = a->s.scale[plane], .zero = a->s.zero[plane]};
+        double grad = 0;
+        for (int64_t i = 0; i < k; i++) grad += e[i] * a->p.h[i * k + j];
+        const double target = a->p.w[r * k + j] - e[j] + grad / a->p.h[j * k + j];
+        code[j] = (uint8_t)a->p.numeric->nearest(&a->p.spec, (float)target, &g);
+        e[j] = a->p.w[r * k + j] - g.scale * ((double)code[j] - g.zero);
+    }
+    nb_free(e);
+}
+
+static void test_one_sweep_equals_plain_loops(void **state)
+{
+    (void)state;
+    struct start a;
+    struct nb_err err = {0};
+    set_up(&a, 4, false, 40, 100);
+    uint8_t *code = nb_alloc((size_t)(a.p.rows * 100), 1);
+    for (int64_t r = 0; r < a.p.rows; r++) plain_sweep(&a, r, code + r * 100);
+    assert_int_equal(nb_descend(&a.p, &a.s, 1, NB_DESCENT_CODES, &err), 0);
+    int64_t different_rows = 0; /* a near tie may fall the other way in f32 */
+    for (int64_t r = 0; r < a.p.rows; r++) {
+        different_rows += memcmp(code + r * 100, a.s.code + r * 100, 100) != 0;
+    }
+    assert_true(different_rows <= 1);
+    nb_free(code);
+    tear_down(&a);
+}
+
+/* Best scales below the least that is stored: the step ends at the border, on the right side. */
+static void test_scales_at_the_least_stored_one(void **state)
+{
+    (void)state;
+    struct start a;
+    struct nb_err err = {0};
+    set_up(&a, 4, true, 32, 96);
+    for (int64_t i = 0; i < a.p.padded * 96; i++)
+        a.p.w[i] *= 1e-3f; /* best scales lie below the least, 1e-5 */
+    for (int64_t i = 0; i < a.p.padded * a.p.n_groups; i++) a.s.scale[i] = -1.1e-5f;
+    assert_int_equal(nb_round_nearest(&a.p, &a.s, &err), 0);
+    memcpy(a.before, a.s.loss, (size_t)a.p.padded * sizeof *a.before);
+    assert_int_equal(nb_descend(&a.p, &a.s, 3, NB_DESCENT_SCALES, &err), 0);
+    assert_no_row_rose(&a);
+    tear_down(&a);
+}
+
 static void test_scales_bring_more(void **state)
 {
     (void)state;
@@ -256,6 +313,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_descent_ends_where_no_code_helps),
+        cmocka_unit_test(test_one_sweep_equals_plain_loops),
+        cmocka_unit_test(test_scales_at_the_least_stored_one),
         cmocka_unit_test(test_scales_bring_more),
         cmocka_unit_test(test_scale_steps_reach_the_joint_optimum),
         cmocka_unit_test(test_beam_of_one_is_the_pass),

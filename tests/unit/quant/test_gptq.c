@@ -400,6 +400,41 @@ static void test_threads_do_not_change_a_bit(void **state)
     }
 }
 
+static void row_losses(const struct layer *l, const struct nb_qmat *q, double *loss)
+{
+    const int64_t k = l->cols;
+    float *e = nb_alloc((size_t)k, sizeof *e);
+    for (int64_t r = 0; r < l->rows; r++) {
+        loss[r] = 0;
+        nb_qmat_dequant_row(q, r, e);
+        for (int64_t j = 0; j < k; j++) e[j] = l->w[r * k + j] - e[j];
+        for (int64_t i = 0; i < k; i++) {
+            for (int64_t j = 0; j < k; j++) loss[r] += e[i] * l->stats.h[i * k + j] * e[j];
+        }
+    }
+    nb_free(e);
+}
+
+/* Heavy damping minimizes something else; still no row may pay for it. */
+static void test_no_row_is_worse_than_plain_rounding(void **state)
+{
+    (void)state;
+    struct layer l = layer_make(12, 100, 24, 400, 1);
+    struct nb_solve_opts opts = layer_opts(2, true, 8, NB_EFFORT_FAST);
+    opts.damp = 1.0;
+    struct nb_qmat q, plain;
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    layer_solve(&l, "gptq", &opts, &q, &arena);
+    layer_solve(&l, "rtn", &opts, &plain, &arena);
+    double loss[100], rtn[100];
+    row_losses(&l, &q, loss);
+    row_losses(&l, &plain, rtn);
+    for (int r = 0; r < 100; r++) assert_true(loss[r] <= rtn[r] * (1.0 + 1e-5));
+    nb_arena_release(&arena);
+    layer_release(&l);
+}
+
 /* A shifted target repairs what the input already lost: |Q x_q - W x_fp|^2 falls. */
 static void test_gptaq_lowers_the_error_to_the_float_stream(void **state)
 {
@@ -460,6 +495,7 @@ int main(void)
         cmocka_unit_test(test_damping_follows_the_tokens),
         cmocka_unit_test(test_dead_columns_are_rounded_to_nearest),
         cmocka_unit_test(test_threads_do_not_change_a_bit),
+        cmocka_unit_test(test_no_row_is_worse_than_plain_rounding),
         cmocka_unit_test(test_gptaq_lowers_the_error_to_the_float_stream),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

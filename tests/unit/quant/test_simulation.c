@@ -9,7 +9,7 @@
 
 #include "layer.h"
 
-enum { ROWS = 64, COLS = 512 };
+enum { ROWS = 64, COLS = 640 };
 
 static double loss_of(struct layer *l, const char *solver, const struct nb_solve_opts *opts)
 {
