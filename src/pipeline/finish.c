@@ -72,6 +72,16 @@ static int write_in_partial(struct nb_run *r, const char *name, const struct nb_
     return rc;
 }
 
+/* With damping by token count the config names the strongest that was used; 0 when none was. */
+static double largest_damp(const struct nb_quantize_report *q)
+{
+    double damp = 0;
+    for (size_t i = 0; i < q->n_linears; i++) {
+        if (q->linears[i].solve.damp > damp) damp = q->linears[i].solve.damp;
+    }
+    return damp;
+}
+
 static int write_config(struct nb_run *r, struct nb_err *err)
 {
     char *path = nb_path_join(r->opts->model_dir, "config.json"), *text = NULL;
@@ -82,6 +92,7 @@ static int write_config(struct nb_run *r, struct nb_err *err)
     int rc = nb_file_read(path, MAX_CONFIG_BYTES, &text, &len, err);
     struct nb_checkpoint_info info;
     nb_recipe_info(&r->recipe, &info);
+    if (info.damp <= 0) info.damp = largest_damp(r->report);
     json_t *q = r->recipe.solver ? r->recipe.checkpoint->config(&info) : NULL;
     if (!rc && r->recipe.solver && !q)
         rc = nb_fail(err, NB_E_NOMEM, "no memory for the quantization config");

@@ -27,7 +27,7 @@ static const struct method methods[] = {
     {"awq+gptq", true, "gptq"}, {"none", false, NULL},
 };
 
-/* What wins on the embedded model and on the tiny ones, see docs/quality.md. */
+/* What wins on the embedded model, see docs/quality.md. */
 static const char *best_method(const char *effort)
 {
     return strcmp(effort, "fast") == 0 ? "rtn" : "awq+gptq";
@@ -306,7 +306,7 @@ void nb_recipe_info(const struct nb_recipe *r, struct nb_checkpoint_info *info)
                                         .desc_act = r->solve.order == NB_ORDER_DYNAMIC,
                                         .true_sequential = r->calibrates,
                                         .static_groups = r->solve.order != NB_ORDER_DYNAMIC,
-                                        .damp = r->solve.damp > 0 ? r->solve.damp : 0.01,
+                                        .damp = r->solve.damp,
                                         .producer = r->producer};
 }
 
