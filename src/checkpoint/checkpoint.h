@@ -119,7 +119,7 @@ struct nb_checkpoint_info { /* what the config needs to know about the run */
         *modules; /* every linear, the float ones too; of lm_head if quantized */
     size_t n_modules;
     bool desc_act, true_sequential, static_groups;
-    double damp;           /* strongest damping used; 0: none, not written */
+    double damp;          /* strongest damping used; 0: none, not written */
     const char *producer; /* "nibble:0.1.0" */
 };
 

@@ -1,5 +1,5 @@
 # Killed at random moments and started again: the same bytes as a run that was left alone.
-# NB_KILLS: how many kills (default 8; the long variant does more).
+# kills: 8, or as many as NB_KILLS says (quantize-killed_long: 60).
 make-model m --family llama --hidden 128 --inter 256 --layers 6 --heads 4 --kv-heads 2 --context 256 --seed 5
 cp "$NB_SRC"/models/books-11m/tokenizer.json m/
 arguments=(m --method gptq --format gptq --group 32 --samples 64 --seqlen 256 --no-gate --quiet)
