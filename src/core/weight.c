@@ -9,6 +9,11 @@ void nb_weight_row(const struct nb_weight *w, int64_t n, float *out)
         nb_qmat_dequant_row(w->q, n, out);
         return;
     }
+    if (w->blocks.data) {
+        const size_t bytes = nb_block_row_bytes(w->blocks.type, w->cols);
+        w->blocks.type->decode(w->blocks.data + (size_t)n * bytes, out, w->cols);
+        return;
+    }
     size_t row_bytes = (size_t)w->cols * (size_t)nb_dtype_bits(w->dense.dtype) / 8;
     nb_to_f32(out, w->dense.data.data + (size_t)n * row_bytes, w->dense.dtype, (size_t)w->cols);
 }
