@@ -61,7 +61,8 @@ bench: build ## measure speed, memory and quality; results as CSV
 	@NB_PROGRAM=$(BUILD)/nibble bench/run
 
 interop: build ## load our checkpoints with other tools, and theirs with ours
-	@NB_NIBBLE=$(BUILD)/nibble tests/interop/run
+	@NB_PROGRAM=$(BUILD)/nibble tests/interop/run
+	@NB_PROGRAM=$(BUILD)/nibble tests/interop/gguf
 
 format: ## lay out the C sources
 	@$(FORMATTED) | xargs -0 -r $(CLANG_FORMAT) -i

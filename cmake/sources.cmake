@@ -3,7 +3,8 @@
 # Which files make the library and the program, and the flags of the instruction-set folders.
 #
 # Sets nb_library_sources, nb_cli_sources (src/cli without main.c), nb_cli_main, and nb_isa_definitions:
-# NB_HAVE_<ISA> for each folder of src/backend/cpu that is built, tested only inside src/backend.
+# NB_HAVE_<ISA> for each folder of src/backend/cpu and src/numeric/cpu that is built, tested only inside
+# src/backend and src/numeric/cpu.
 
 # Keeps the files of the folders in NB_FOLDERS, if any are named.
 function(nb_keep_folders list_name prefix)
@@ -50,13 +51,13 @@ endif()
 set(nb_isa_definitions "")
 foreach(isa IN LISTS nb_isa_known)
     set(files ${nb_library_sources})
-    list(FILTER files INCLUDE REGEX "^src/backend/cpu/${isa}/")
+    list(FILTER files INCLUDE REGEX "^src/(backend|numeric)/cpu/${isa}/")
     if(isa IN_LIST nb_isa_built AND files)
         set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${nb_isa_${isa}_flags}")
         string(TOUPPER ${isa} upper)
         list(APPEND nb_isa_definitions NB_HAVE_${upper})
     else()
-        list(FILTER nb_library_sources EXCLUDE REGEX "^src/backend/cpu/${isa}/")
+        list(FILTER nb_library_sources EXCLUDE REGEX "^src/(backend|numeric)/cpu/${isa}/")
     endif()
 endforeach()
 

@@ -4,6 +4,8 @@
  * seeded random weights, for tests and benches. Same options, same bytes. Streams: needs memory for one
  * tensor only.
  *
+ * Families: llama, mistral, qwen2, qwen3, gemma2, gemma3.
+ *
  *   make-model OUT --family qwen2 --hidden 896 --inter 4864 --layers 4 --heads 14 --kv-heads 2
  *              [--head-dim N] [--vocab N] [--context N] [--tied 0|1] [--dtype bf16|f16|f32] [--seed N] */
 #include <errno.h>
@@ -35,13 +37,14 @@ static float draw(struct nb_rng *rng)
 }
 
 static void fill_row(float *row, int64_t n, const char *name, const struct shape_opts *o,
-                     struct nb_rng *rng)
+                     float norm_offset, struct nb_rng *rng)
 {
     bool norm = strstr(name, "norm") != NULL;
     for (int64_t i = 0; i < n; i++) {
         float v = draw(rng);
         row[i] = norm ? 1.0f + 0.1f * v : 0.02f * v;
         if (norm && o->outliers && i % 97 == 13) row[i] *= 4.0f;
+        if (norm) row[i] -= norm_offset;
     }
 }
 
@@ -62,7 +65,7 @@ static int put_tensor(struct nb_st_writer *w, const struct nb_arch *arch, const 
     nb_rng_init(&rng, h);
     int rc = row && data ? 0 : nb_fail(err, NB_E_NOMEM, "%s: no memory", name);
     for (int64_t r = 0; r < rows && !rc; r++) {
-        fill_row(row, cols, name, o, &rng);
+        fill_row(row, cols, name, o, (float)arch->norm_offset, &rng);
         nb_from_f32(data + (size_t)(r * cols) * element, row, arch->dtype, (size_t)cols);
     }
     if (!rc) rc = nb_st_writer_put(w, name, data, (size_t)(rows * cols) * element, err);
@@ -100,9 +103,10 @@ static int each_tensor(struct nb_st_writer *w, const struct nb_arch *arch, each_
     char name[NB_NAME_MAX * 2];
     int rc = fn(w, arch, arch->embed_name, o, err);
     for (int64_t l = 0; l < arch->n_layers && !rc; l++) {
-        const char *norms[] = {arch->attn_norm_name, arch->mlp_norm_name, arch->q_norm_name,
-                               arch->k_norm_name};
-        for (int i = 0; i < 4 && !rc; i++) {
+        const char *norms[] = {arch->attn_norm_name,      arch->mlp_norm_name,
+                               arch->post_attn_norm_name, arch->post_mlp_norm_name,
+                               arch->q_norm_name,         arch->k_norm_name};
+        for (int i = 0; i < 6 && !rc; i++) {
             if (norms[i][0] && layer_has(arch, l, norms[i], name)) rc = fn(w, arch, name, o, err);
         }
         for (int i = 0; i < arch->n_linears && !rc; i++) {
@@ -119,30 +123,47 @@ static int each_tensor(struct nb_st_writer *w, const struct nb_arch *arch, each_
     return rc;
 }
 
+/* What Gemma's configs say besides; a window that tests can leave. */
+static json_t *gemma_config(const struct shape_opts *o)
+{
+    int64_t window = o->context > 8 ? o->context / 4 : 2;
+    return json_pack("{s:s, s:I, s:I}", "hidden_activation", "gelu_pytorch_tanh",
+                     "query_pre_attn_scalar", (json_int_t)o->head_dim, "sliding_window",
+                     (json_int_t)window);
+}
+
 static json_t *make_config(const struct shape_opts *o)
 {
     static const struct {
-        const char *family, *class;
-    } classes[] = {{"llama", "LlamaForCausalLM"},
-                   {"mistral", "MistralForCausalLM"},
-                   {"qwen2", "Qwen2ForCausalLM"},
-                   {"qwen3", "Qwen3ForCausalLM"}};
-    const char *class = "UnknownForCausalLM";
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) {
-        if (!strcmp(classes[i].family, o->family)) class = classes[i].class;
+        const char *family, *type, *class;
+    } families[] = {
+        {"llama", "llama", "LlamaForCausalLM"},    {"mistral", "mistral", "MistralForCausalLM"},
+        {"qwen2", "qwen2", "Qwen2ForCausalLM"},    {"qwen3", "qwen3", "Qwen3ForCausalLM"},
+        {"gemma2", "gemma2", "Gemma2ForCausalLM"}, {"gemma3", "gemma3_text", "Gemma3ForCausalLM"}};
+    const char *class = "UnknownForCausalLM", *type = o->family;
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        if (strcmp(families[i].family, o->family)) continue;
+        class = families[i].class;
+        type = families[i].type;
     }
+    bool gemma = !strncmp(o->family, "gemma", 5);
     const char *dtype = !strcmp(o->dtype, "f32")   ? "float32"
                         : !strcmp(o->dtype, "f16") ? "float16"
                                                    : "bfloat16";
-    return json_pack(
+    json_t *config = json_pack(
         "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:f, s:s, s:f, s:i, s:i}",
-        "architectures", class, "model_type", o->family, "torch_dtype", dtype, "hidden_size",
+        "architectures", class, "model_type", type, "torch_dtype", dtype, "hidden_size",
         (json_int_t)o->hidden, "intermediate_size", (json_int_t)o->inter, "num_hidden_layers",
         (json_int_t)o->layers, "num_attention_heads", (json_int_t)o->heads, "num_key_value_heads",
         (json_int_t)o->kv_heads, "head_dim", (json_int_t)o->head_dim, "vocab_size",
         (json_int_t)o->vocab, "max_position_embeddings", (json_int_t)o->context,
-        "tie_word_embeddings", (int)o->tied, "rms_norm_eps", 1e-6, "hidden_act", "silu",
-        "rope_theta", 10000.0, "bos_token_id", 0, "eos_token_id", 0);
+        "tie_word_embeddings", (int)o->tied, "rms_norm_eps", 1e-6, "hidden_act",
+        gemma ? "gelu_pytorch_tanh" : "silu", "rope_theta", 10000.0, "bos_token_id", 0,
+        "eos_token_id", 0);
+    json_t *more = gemma ? gemma_config(o) : NULL;
+    if (more) json_object_update(config, more);
+    json_decref(more);
+    return config;
 }
 
 static int write_model(const struct shape_opts *o, struct nb_err *err)

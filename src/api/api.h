@@ -25,7 +25,7 @@ struct nb_runtime { /* this machine: threads and operators; several models may s
 int nb_runtime_init(struct nb_runtime *rt, int threads, const char *cpu, struct nb_err *err);
 void nb_runtime_release(struct nb_runtime *rt);
 
-enum { NB_MAX_EOS = 16 };
+enum { NB_MAX_EOS = 32 };
 
 struct nb_lm {
     struct nb_runtime own; /* released with the model; empty when the runtime is shared */
@@ -37,12 +37,12 @@ struct nb_lm {
     int n_eos;
 };
 
-/* Folder of MODEL: dir itself, or the snapshot of "org/name[@revision]" in the Hugging Face cache. *dir:
- * nb_free. NB_E_NOTFOUND tells what was looked for; a file is refused with what it is. */
+/* Folder of MODEL: dir itself, or the snapshot of "org/name[@revision]" in the Hugging Face cache; or the .gguf
+ * file itself. *dir: nb_free. NB_E_NOTFOUND tells what was looked for; another file is refused. */
 int nb_locate_model(const char *model, char **dir, struct nb_err *err);
 
-/* Opens the parts of folder dir on a shared runtime. With need_tokenizer false a folder without
- * tokenizer.json is fine. A tokenizer with ids beyond the embedding is refused (NB_E_FORMAT). */
+/* Opens the parts of folder or GGUF file dir on a shared runtime. With need_tokenizer false one without a
+ * tokenizer is fine. A tokenizer with ids beyond the embedding is refused (NB_E_FORMAT). */
 int nb_lm_load(struct nb_lm **out, const char *dir, const struct nb_runtime *rt,
                bool need_tokenizer, struct nb_err *err);
 

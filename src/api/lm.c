@@ -40,10 +40,21 @@ static void add_eos(struct nb_lm *lm, int64_t id)
     lm->eos[lm->n_eos++] = (int32_t)id;
 }
 
+/* Those that llama.cpp ends at. */
+static int read_gguf_eos(struct nb_lm *lm, struct nb_err *err)
+{
+    int32_t ids[NB_MAX_EOS];
+    size_t n = 0;
+    int rc = nb_model_end_ids(lm->model, ids, NB_MAX_EOS, &n, err);
+    for (size_t i = 0; i < n; i++) add_eos(lm, ids[i]);
+    return rc;
+}
+
 /* Instruction models end their turns with tokens that only generation_config.json names. */
 static int read_eos(struct nb_lm *lm, struct nb_err *err)
 {
     for (int i = 0; i < lm->model->arch.n_eos; i++) add_eos(lm, lm->model->arch.eos_ids[i]);
+    if (lm->model->gguf) return read_gguf_eos(lm, err);
     char *path = nb_path_join(lm->model->dir, "generation_config.json");
     json_t *config = nb_path_exists(path) ? nb_json_load(path, 1 << 20, err) : json_object();
     nb_free(path);
@@ -65,9 +76,8 @@ int nb_lm_check_vocabulary(const struct nb_model *model, const struct nb_tokeniz
     if (missing) *missing = tokens < rows ? rows - tokens : 0;
     if (tokens <= rows) return 0;
     return nb_fail(err, NB_E_FORMAT,
-                   "%s: tokenizer.json has ids up to %" PRId64 ", the embedding has %" PRId64
-                   " rows",
-                   model->dir, tokens - 1, rows);
+                   "%s: %s has ids up to %" PRId64 ", the embedding has %" PRId64 " rows",
+                   model->dir, model->gguf ? "the vocabulary" : "tokenizer.json", tokens - 1, rows);
 }
 
 bool nb_lm_vocabulary_gap(const struct nb_model *model, int64_t missing)
@@ -81,10 +91,8 @@ int nb_lm_load(struct nb_lm **out, const char *dir, const struct nb_runtime *rt,
     struct nb_lm *lm = nb_xalloc(sizeof *lm);
     lm->rt = rt;
     int rc = nb_model_open(&lm->model, dir, err);
-    char *path = nb_path_join(dir, "tokenizer.json");
-    if (!rc && (need_tokenizer || nb_path_exists(path)))
-        rc = nb_tokenizer_open(&lm->tokenizer, dir, err);
-    nb_free(path);
+    if (!rc && (need_tokenizer || nb_model_has_tokenizer(lm->model)))
+        rc = nb_model_tokenizer(&lm->tokenizer, lm->model, err);
     if (!rc && lm->tokenizer) rc = nb_lm_check_vocabulary(lm->model, lm->tokenizer, NULL, err);
     if (!rc) rc = read_eos(lm, err);
     if (!rc) rc = nb_engine_new(&lm->engine, lm->model, rt->be, err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * locate.c - the MODEL argument: a folder, or a name in the Hugging Face cache.
+ * locate.c - the MODEL argument: a folder, a GGUF file, or a name in the Hugging Face cache.
  *
  * The cache root is HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or
  * ~/.cache/huggingface/hub, in this order; below it models--ORG--NAME/refs/REVISION holds the commit and
@@ -108,9 +108,10 @@ int nb_locate_model(const char *model, char **dir, struct nb_err *err)
     }
     if (nb_path_exists(model)) {
         if (n > 5 && strcmp(model + n - 5, ".gguf") == 0) {
-            return nb_fail(err, NB_E_SPEC, "%s: GGUF files cannot be read by this version", model);
+            *dir = nb_xstrdup(model);
+            return 0;
         }
-        nb_fail(err, NB_E_FORMAT, "%s: is a file, expected a model folder", model);
+        nb_fail(err, NB_E_FORMAT, "%s: is a file, expected a model folder or a .gguf file", model);
         return nb_err_hint(err, "give the folder that holds config.json");
     }
     if (is_hub_name(model, &org, &name)) return locate_in_cache(model, org, name, dir, err);

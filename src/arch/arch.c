@@ -13,15 +13,14 @@
 #include "base/strbuf.h"
 
 static const struct nb_arch_family *const families[] = {
-    &nb_arch_llama,
-    &nb_arch_mistral,
-    &nb_arch_qwen2,
-    &nb_arch_qwen3,
+    &nb_arch_llama,  &nb_arch_mistral,     &nb_arch_qwen2,  &nb_arch_qwen3,
+    &nb_arch_gemma2, &nb_arch_gemma3_text, &nb_arch_gemma3,
 };
 
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-static const char *const known_types[N_FAMILIES + 1] = {"llama", "mistral", "qwen2", "qwen3", NULL};
+static const char *const known_types[N_FAMILIES + 1] = {"llama",  "mistral",     "qwen2",  "qwen3",
+                                                        "gemma2", "gemma3_text", "gemma3", NULL};
 
 const char *const *nb_arch_known_types(void)
 {
@@ -60,6 +59,30 @@ int nb_arch_from_config(struct nb_arch *arch, const json_t *config, struct nb_er
     return unknown_type(model_type, err);
 }
 
+const struct nb_arch_family *nb_arch_family_of(const struct nb_arch *arch)
+{
+    int i = 0;
+    while (strcmp(families[i]->model_type, arch->model_type) != 0) i++;
+    return families[i];
+}
+
+const struct nb_arch_family *nb_arch_family_by_gguf(const char *architecture)
+{
+    for (int i = 0; i < N_FAMILIES; i++) { /* llama stands before mistral, which shares its name */
+        if (strcmp(families[i]->gguf.architecture, architecture) == 0) return families[i];
+    }
+    return NULL;
+}
+
+void nb_arch_list_gguf(struct nb_strbuf *list)
+{
+    for (int i = 0; i < N_FAMILIES; i++) {
+        const char *name = families[i]->gguf.architecture;
+        if (nb_arch_family_by_gguf(name) == families[i])
+            nb_strbuf_printf(list, "%s%s", i ? ", " : "", name);
+    }
+}
+
 void nb_arch_release(struct nb_arch *arch)
 {
     nb_free(arch->window);
@@ -76,6 +99,11 @@ void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name,
              mark + 2, name);
 }
 
+bool nb_arch_uses_local_rope(const struct nb_arch *arch, int64_t l)
+{
+    return arch->local_rope && arch->window[l] > 0;
+}
+
 const struct nb_arch_linear *nb_arch_linear_of(const struct nb_arch *arch, enum nb_role role)
 {
     for (int i = 0; i < arch->n_linears; i++) {
@@ -86,7 +114,7 @@ const struct nb_arch_linear *nb_arch_linear_of(const struct nb_arch *arch, enum 
 
 int64_t nb_arch_parameters(const struct nb_arch *arch)
 {
-    int64_t layer = 2 * arch->hidden_size;
+    int64_t layer = (arch->post_norm ? 4 : 2) * arch->hidden_size;
     if (arch->qk_norm) layer += 2 * arch->head_dim;
     for (int i = 0; i < arch->n_linears; i++) {
         const struct nb_arch_linear *lin = &arch->linears[i];
@@ -96,12 +124,12 @@ int64_t nb_arch_parameters(const struct nb_arch *arch)
     return arch->n_layers * layer + embed * (arch->tie_word_embeddings ? 1 : 2) + arch->hidden_size;
 }
 
-/* Splits "model.layers.7.rest" into layer and rest; NULL when name is not inside a layer. */
-static const char *inside_layer(const struct nb_arch *arch, const char *name)
+const char *nb_arch_inside_layer(const char *prefix, int64_t n_layers, const char *name,
+                                 int64_t *layer)
 {
-    const char *mark = strstr(arch->layer_prefix, "%d");
-    size_t before = (size_t)(mark - arch->layer_prefix);
-    if (strncmp(name, arch->layer_prefix, before) != 0) return NULL;
+    const char *mark = strstr(prefix, "%d");
+    size_t before = (size_t)(mark - prefix);
+    if (strncmp(name, prefix, before) != 0) return NULL;
     const char *p = name + before;
     int64_t l = 0;
     int digits = 0;
@@ -109,7 +137,8 @@ static const char *inside_layer(const struct nb_arch *arch, const char *name)
         if (digits > 5 || (digits == 1 && l == 0)) return NULL; /* too long, or a leading zero */
         l = l * 10 + (*p - '0');
     }
-    if (!digits || l >= arch->n_layers) return NULL;
+    if (!digits || l >= n_layers) return NULL;
+    *layer = l;
     size_t after = strlen(mark + 2);
     return strncmp(p, mark + 2, after) == 0 ? p + after : NULL;
 }
@@ -142,9 +171,11 @@ bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *r
         return matrix(arch->vocab_size, arch->hidden_size, rank, shape);
     }
     if (same(name, arch->norm_name)) return vector(arch->hidden_size, rank, shape);
-    const char *rest = inside_layer(arch, name);
+    int64_t layer;
+    const char *rest = nb_arch_inside_layer(arch->layer_prefix, arch->n_layers, name, &layer);
     if (!rest) return false;
-    if (same(rest, arch->attn_norm_name) || same(rest, arch->mlp_norm_name)) {
+    if (same(rest, arch->attn_norm_name) || same(rest, arch->mlp_norm_name) ||
+        same(rest, arch->post_attn_norm_name) || same(rest, arch->post_mlp_norm_name)) {
         return vector(arch->hidden_size, rank, shape);
     }
     if (same(rest, arch->q_norm_name) || same(rest, arch->k_norm_name)) {
@@ -156,6 +187,14 @@ bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *r
         if (strncmp(rest, lin->name, n) != 0) continue;
         if (strcmp(rest + n, ".weight") == 0) return matrix(lin->rows, lin->cols, rank, shape);
         if (lin->bias && strcmp(rest + n, ".bias") == 0) return vector(lin->rows, rank, shape);
+    }
+    return false;
+}
+
+bool nb_arch_is_other_part(const struct nb_arch *arch, const char *name)
+{
+    for (const char *const *p = arch->other_parts; p && *p; p++) {
+        if (strncmp(name, *p, strlen(*p)) == 0) return true;
     }
     return false;
 }

@@ -59,7 +59,7 @@ struct nb_arch_linear {
 };
 
 enum nb_fold_kind {
-    NB_FOLD_NORM,  /* weight /= s of an RMSNorm (its effective weight, see norm_offset) */
+    NB_FOLD_NORM,  /* effective weight /= s of an RMSNorm: norm_offset + what the file holds */
     NB_FOLD_LINEAR /* output rows and bias of another linear /= s */
 };
 
@@ -78,9 +78,15 @@ struct nb_arch {
     int64_t vocab_size, hidden_size, n_layers, n_heads, n_kv_heads, head_dim, intermediate_size;
     int64_t max_position;
     double rms_norm_eps;
+    double norm_offset;                 /* an RMSNorm multiplies by norm_offset + weight: 0, or 1 */
+    double embed_scale;                 /* embeddings are multiplied by it, in f32 */
+    double attn_scale;                  /* of q k^T; usually 1 / sqrt(head_dim) */
+    double attn_softcap, final_softcap; /* c * tanh(z / c) of scores and logits; 0: none */
     enum nb_hidden_act hidden_act;
     bool tie_word_embeddings, qk_norm;
-    struct nb_rope rope;
+    bool post_norm;  /* attention and MLP are normalized once more before they join the residual */
+    bool local_rope; /* layers with a window use rope_local */
+    struct nb_rope rope, rope_local;
     int64_t *window; /* [n_layers] sliding window in tokens, 0: full attention; owned */
     int n_linears;
     struct nb_arch_linear linears[NB_MAX_LINEARS]; /* the same plan for every layer */
@@ -94,8 +100,10 @@ struct nb_arch {
     char attn_norm_name[NB_NAME_MAX],
         mlp_norm_name[NB_NAME_MAX];                          /* inside the layer, with ".weight" */
     char q_norm_name[NB_NAME_MAX], k_norm_name[NB_NAME_MAX]; /* empty without qk_norm */
-    enum nb_dtype dtype;        /* config's (torch_)dtype; BF16 when absent */
-    int64_t bos_id, eos_ids[8]; /* -1: none */
+    char post_attn_norm_name[NB_NAME_MAX], post_mlp_norm_name[NB_NAME_MAX]; /* with post_norm */
+    const char *const *other_parts; /* prefixes of tensors beside the text model, NULL at the end */
+    enum nb_dtype dtype;            /* config's (torch_)dtype; BF16 when absent */
+    int64_t bos_id, eos_ids[8];     /* -1: none */
     int n_eos;
 };
 
@@ -111,6 +119,8 @@ void nb_arch_name(const struct nb_arch *arch, int64_t l, const char *name,
 /* NULL-terminated list of the model types that nb_arch_from_config takes. */
 const char *const *nb_arch_known_types(void);
 
+/* Layer l takes rope_local, not rope. */
+bool nb_arch_uses_local_rope(const struct nb_arch *arch, int64_t l);
 const struct nb_arch_linear *nb_arch_linear_of(const struct nb_arch *arch, enum nb_role role);
 int64_t nb_arch_parameters(const struct nb_arch *arch); /* weights and biases, tied head once */
 
@@ -119,11 +129,13 @@ int64_t nb_arch_parameters(const struct nb_arch *arch); /* weights and biases, t
 bool nb_arch_expected_shape(const struct nb_arch *arch, const char *name, int *rank,
                             int64_t shape[2]);
 bool nb_arch_is_ignorable(const struct nb_arch *arch, const char *name);
+/* A tensor of the checkpoint that text needs nothing of: the images' part of a model for both. */
+bool nb_arch_is_other_part(const struct nb_arch *arch, const char *name);
 
-/* inv_freq [head_dim/2] and the cos/sin multiplier for a sequence of `length` tokens (only dynamic
- * depends on it). Every step is rounded to f32 where the reference implementation (transformers 5,
- * modeling_rope_utils) rounds, so that long positions get the same angles. */
-void nb_rope_frequencies(const struct nb_arch *arch, int64_t length, double *inv_freq,
-                         double *scaling);
+/* inv_freq [head_dim/2] and the cos/sin multiplier of rope (one of arch's) for a sequence of `length`
+ * tokens (only dynamic depends on it). Every step is rounded to f32 where the reference implementation
+ * (transformers 5, modeling_rope_utils) rounds, so that long positions get the same angles. */
+void nb_rope_frequencies(const struct nb_arch *arch, const struct nb_rope *rope, int64_t length,
+                         double *inv_freq, double *scaling);
 
 #endif

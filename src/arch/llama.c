@@ -19,4 +19,12 @@ static int fill(struct nb_arch *arch, const json_t *config, struct nb_err *err)
     return nb_arch_dense_plan(arch, config, &traits, err);
 }
 
-const struct nb_arch_family nb_arch_llama = {.model_type = "llama", .fill = fill};
+const struct nb_arch_family nb_arch_llama = {
+    .model_type = "llama",
+    .fill = fill,
+    .gguf = {.architecture = "llama",
+             .class_name = "LlamaForCausalLM",
+             .permute = true,
+             .all_biases = true,
+             .rope_freqs = true},
+};

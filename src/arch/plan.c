@@ -5,9 +5,11 @@
  *   h += o(attention(rope(q(x)), rope(k(x)), v(x))),  x = norm(h)
  *   h += down(act(gate(x)) * up(x)),                  x = norm(h)
  *
- * q, k, v share an input, gate and up share one. Limits keep every product of sizes far inside 64
- * bits. */
+ * q, k, v share an input, gate and up share one. Gemma normalizes what o and down give once more
+ * before it joins h; folds do not mind, since they change neither. Limits keep every product of sizes
+ * far inside 64 bits. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,7 +43,8 @@ static int get_size(const json_t *config, const char *key, int64_t fallback, int
 static int read_heads(struct nb_arch *a, const json_t *config, const struct nb_dense_traits *traits,
                       struct nb_err *err)
 {
-    int rc = get_size(config, "num_attention_heads", 0, MAX_HEADS, &a->n_heads, err);
+    int rc =
+        get_size(config, "num_attention_heads", traits->default_heads, MAX_HEADS, &a->n_heads, err);
     if (rc) return rc;
     /* null means "as many as query heads" to the reference; a family's default is for absent keys
      * only. */
@@ -87,7 +90,7 @@ static int read_heads(struct nb_arch *a, const json_t *config, const struct nb_d
 static int read_sizes(struct nb_arch *a, const json_t *config, const struct nb_dense_traits *traits,
                       struct nb_err *err)
 {
-    int rc = get_size(config, "vocab_size", 0, MAX_VOCAB, &a->vocab_size, err);
+    int rc = get_size(config, "vocab_size", traits->default_vocab, MAX_VOCAB, &a->vocab_size, err);
     if (!rc) rc = get_size(config, "hidden_size", 0, MAX_WIDTH, &a->hidden_size, err);
     if (!rc) rc = get_size(config, "intermediate_size", 0, MAX_WIDTH, &a->intermediate_size, err);
     if (!rc) rc = get_size(config, "num_hidden_layers", 0, NB_MAX_LAYERS, &a->n_layers, err);
@@ -105,11 +108,13 @@ static int read_sizes(struct nb_arch *a, const json_t *config, const struct nb_d
                        NB_CONFIG ": key 'rms_norm_eps': expected 0 up to 1, found %g",
                        a->rms_norm_eps);
     }
+    a->tie_word_embeddings = traits->gemma;
     return nb_json_get_bool(config, "tie_word_embeddings", false, &a->tie_word_embeddings,
                             NB_CONFIG, err);
 }
 
-static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_err *err)
+static int read_hidden_act(struct nb_arch *a, const json_t *config,
+                           const struct nb_dense_traits *traits, struct nb_err *err)
 {
     static const struct {
         const char *name;
@@ -122,8 +127,10 @@ static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_er
         {"gelu_pytorch_tanh", NB_HIDDEN_ACT_GELU_TANH},
         {"relu", NB_HIDDEN_ACT_RELU},
     };
-    const char *name = "silu";
-    int rc = nb_json_get_string(config, "hidden_act", false, &name, NB_CONFIG, err);
+    /* Gemma's configs may hold a hidden_act as well; the reference does not look at it. */
+    const char *key = traits->gemma ? "hidden_activation" : "hidden_act";
+    const char *name = traits->gemma ? "gelu_pytorch_tanh" : "silu";
+    int rc = nb_json_get_string(config, key, false, &name, NB_CONFIG, err);
     if (rc) return rc;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(known[i].name, name) == 0) {
@@ -132,10 +139,9 @@ static int read_hidden_act(struct nb_arch *a, const json_t *config, struct nb_er
         }
     }
     return nb_fail(err, NB_E_SPEC,
-                   NB_CONFIG
-                   ": hidden_act '%.40s' is not known, expected one of: silu, gelu, gelu_new, "
-                   "gelu_pytorch_tanh, relu",
-                   name);
+                   NB_CONFIG ": %s '%.40s' is not known, expected one of: silu, gelu, gelu_new, "
+                             "gelu_pytorch_tanh, relu",
+                   key, name);
 }
 
 static int read_dtype(struct nb_arch *a, const json_t *config, struct nb_err *err)
@@ -235,15 +241,34 @@ static int read_layer_types(struct nb_arch *a, const json_t *types, int64_t widt
     return 0;
 }
 
-static int read_windows(struct nb_arch *a, const json_t *config, enum nb_window_rule rule,
-                        struct nb_err *err)
+/* Every period-th layer sees everything, the others one window. */
+static int read_periodic(struct nb_arch *a, const json_t *config, int64_t period, int64_t width,
+                         struct nb_err *err)
 {
+    const json_t *types = json_object_get(config, "layer_types");
+    if (types && !json_is_null(types)) return read_layer_types(a, types, width, err);
+    int rc = get_size(config, "sliding_window_pattern", period, NB_MAX_LAYERS, &period, err);
+    if (rc) return rc;
+    if (!width && period > 1 && a->n_layers > 0) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": layer 0 has a window, but no sliding_window is in force");
+    }
+    for (int64_t l = 0; l < a->n_layers; l++) a->window[l] = (l + 1) % period ? width : 0;
+    return 0;
+}
+
+static int read_windows(struct nb_arch *a, const json_t *config,
+                        const struct nb_dense_traits *traits, struct nb_err *err)
+{
+    const enum nb_window_rule rule = traits->window;
     a->window = nb_calloc((size_t)a->n_layers, sizeof *a->window);
     if (!a->window)
         return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " layers", a->n_layers);
     int64_t width;
     int rc = read_window_width(config, rule, &width, err);
     if (rc) return rc;
+    if (rule == NB_WINDOW_PERIODIC)
+        return read_periodic(a, config, traits->window_period, width, err);
     int64_t first = 0;
     if (rule == NB_WINDOW_BY_LAYER) {
         const json_t *types = json_object_get(config, "layer_types");
@@ -309,6 +334,12 @@ static void lay_out(struct nb_arch *a, const struct nb_dense_traits *t)
     set_name(a->head_name, "lm_head.weight");
     set_name(a->attn_norm_name, "input_layernorm.weight");
     set_name(a->mlp_norm_name, "post_attention_layernorm.weight");
+    a->post_norm = t->gemma;
+    if (t->gemma) {
+        set_name(a->post_attn_norm_name, "post_attention_layernorm.weight");
+        set_name(a->mlp_norm_name, "pre_feedforward_layernorm.weight");
+        set_name(a->post_mlp_norm_name, "post_feedforward_layernorm.weight");
+    }
     a->qk_norm = t->qk_norm;
     if (t->qk_norm) {
         set_name(a->q_norm_name, "self_attn.q_norm.weight");
@@ -325,11 +356,17 @@ int nb_arch_dense_plan(struct nb_arch *a, const json_t *config,
                        const struct nb_dense_traits *traits, struct nb_err *err)
 {
     int rc = read_sizes(a, config, traits, err);
-    if (!rc) rc = read_hidden_act(a, config, err);
+    if (!rc) rc = read_hidden_act(a, config, traits, err);
     if (!rc) rc = read_dtype(a, config, err);
     if (!rc) rc = read_token_ids(a, config, err);
-    if (!rc) rc = read_windows(a, config, traits->window, err);
-    if (!rc) rc = nb_arch_read_rope(a, config, err);
-    if (!rc) lay_out(a, traits);
-    return rc;
+    if (!rc) rc = read_windows(a, config, traits, err);
+    if (rc) return rc;
+    a->local_rope = traits->local_rope;
+    rc = a->local_rope ? nb_arch_read_rope_pair(a, config, err) : nb_arch_read_rope(a, config, err);
+    if (rc) return rc;
+    a->norm_offset = traits->gemma ? 1 : 0;
+    a->embed_scale = traits->gemma ? sqrt((double)a->hidden_size) : 1;
+    a->attn_scale = 1 / sqrt((double)a->head_dim);
+    lay_out(a, traits);
+    return 0;
 }

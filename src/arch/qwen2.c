@@ -14,4 +14,8 @@ static int fill(struct nb_arch *arch, const json_t *config, struct nb_err *err)
     return nb_arch_dense_plan(arch, config, &traits, err);
 }
 
-const struct nb_arch_family nb_arch_qwen2 = {.model_type = "qwen2", .fill = fill};
+const struct nb_arch_family nb_arch_qwen2 = {
+    .model_type = "qwen2",
+    .fill = fill,
+    .gguf = {.architecture = "qwen2", .class_name = "Qwen2ForCausalLM"},
+};

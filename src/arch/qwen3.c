@@ -21,4 +21,8 @@ static int fill(struct nb_arch *arch, const json_t *config, struct nb_err *err)
     return nb_arch_dense_plan(arch, config, &traits, err);
 }
 
-const struct nb_arch_family nb_arch_qwen3 = {.model_type = "qwen3", .fill = fill};
+const struct nb_arch_family nb_arch_qwen3 = {
+    .model_type = "qwen3",
+    .fill = fill,
+    .gguf = {.architecture = "qwen3", .class_name = "Qwen3ForCausalLM"},
+};

@@ -6,7 +6,8 @@
  * is called rope_type or, older, type. Precedence and defaults follow the reference (transformers
  * 5, modeling_rope_utils): a non-empty rope_scaling wins over rope_parameters, the dictionary's
  * rope_theta wins over the one beside it, and original_max_position_embeddings beside it wins over
- * the dictionary's. */
+ * the dictionary's. Where attention types have parameters of their own, rope_scaling belongs to full
+ * attention and is laid over its dictionary key by key. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -94,16 +95,17 @@ static int refuse_partial(const json_t *dict, struct nb_err *err)
                    NB_CONFIG ": partial_rotary_factor %g is not supported, expected 1", share);
 }
 
-static int read_original_length(struct nb_arch *a, const json_t *config, const json_t *dict,
-                                struct nb_err *err)
+/* beside: where the key wins over the dictionary's, or NULL. */
+static int read_original_length(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
+                                const json_t *dict, struct nb_err *err)
 {
     static const char key[] = "original_max_position_embeddings";
     double v = (double)a->max_position;
     int rc = get_above(dict, key, false, 0, &v, err);
-    if (!rc) rc = get_above(config, key, false, 0, &v, err);
+    if (!rc) rc = get_above(beside, key, false, 0, &v, err);
     if (rc) return rc;
     if (v != floor(v) || v > 0x1p31) return bad(key, "an integer", v, err);
-    a->rope.original_max_position = (int64_t)v;
+    r->original_max_position = (int64_t)v;
     return 0;
 }
 
@@ -135,7 +137,7 @@ static double yarn_mscale(double factor, double mscale)
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-static double yarn_scaling(const struct nb_rope *r)
+double nb_rope_yarn_scaling(const struct nb_rope *r)
 {
     if (r->attention_factor > 0) return r->attention_factor;
     if (r->mscale != 0 && r->mscale_all_dim != 0) {
@@ -156,30 +158,29 @@ static int read_yarn(struct nb_rope *r, const json_t *dict, struct nb_err *err)
     if (rc) return rc;
     if (r->beta_fast <= 0) return bad("beta_fast", "a positive number", r->beta_fast, err);
     if (r->beta_slow <= 0) return bad("beta_slow", "a positive number", r->beta_slow, err);
-    double scaling = yarn_scaling(r);
+    double scaling = nb_rope_yarn_scaling(r);
     if (!(scaling > 0 && scaling < 1e15))
         return bad("mscale", "a positive attention factor", scaling, err);
     return 0;
 }
 
-int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *err)
+static void set_defaults(const struct nb_arch *a, struct nb_rope *r, double theta)
 {
-    struct nb_rope *r = &a->rope;
-    r->kind = NB_ROPE_DEFAULT;
-    r->theta = 10000;
-    r->factor = 1;
-    r->original_max_position = a->max_position;
-    const json_t *dict;
-    int rc = find_dict(config, &dict, err);
-    if (!rc) rc = get_above(config, "rope_theta", false, 1, &r->theta, err);
-    if (!rc) rc = refuse_partial(config, err);
-    if (rc || !dict) return rc;
-    rc = get_above(dict, "rope_theta", false, 1, &r->theta, err);
+    *r = (struct nb_rope){.kind = NB_ROPE_DEFAULT,
+                          .theta = theta,
+                          .factor = 1,
+                          .original_max_position = a->max_position};
+}
+
+static int read_dict(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
+                     const json_t *dict, struct nb_err *err)
+{
+    int rc = get_above(dict, "rope_theta", false, 1, &r->theta, err);
     if (!rc) rc = refuse_partial(dict, err);
     if (!rc) rc = read_kind(r, dict, err);
     if (rc || r->kind == NB_ROPE_DEFAULT) return rc;
     if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN)
-        rc = read_original_length(a, config, dict, err);
+        rc = read_original_length(a, r, beside, dict, err);
     if (rc) return rc;
     const json_t *factor = json_object_get(dict, "factor");
     if (r->kind == NB_ROPE_YARN && factor && json_is_null(factor)) {
@@ -197,6 +198,81 @@ int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *er
     return rc;
 }
 
+int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *err)
+{
+    const json_t *dict;
+    set_defaults(a, &a->rope, 10000);
+    int rc = find_dict(config, &dict, err);
+    if (!rc) rc = get_above(config, "rope_theta", false, 1, &a->rope.theta, err);
+    if (!rc) rc = refuse_partial(config, err);
+    return rc || !dict ? rc : read_dict(a, &a->rope, config, dict, err);
+}
+
+/* rope_parameters[type] when it is there; *found tells whether any was. */
+static int find_typed(const json_t *config, const char *type, const json_t **dict, bool *found,
+                      struct nb_err *err)
+{
+    const json_t *all = json_object_get(config, "rope_parameters");
+    *dict = NULL;
+    if (!all || json_is_null(all)) return 0;
+    if (!json_is_object(all)) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": key 'rope_parameters': expected an object, found %s",
+                       nb_json_type_name(all));
+    }
+    const json_t *v = json_object_get(all, type);
+    if (!v || json_is_null(v)) return 0;
+    if (!json_is_object(v)) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": rope_parameters '%s': expected an object, found %s", type,
+                       nb_json_type_name(v));
+    }
+    *dict = v;
+    *found = true;
+    return 0;
+}
+
+/* rope_scaling is laid over what rope_parameters says of full attention, as in the reference. */
+static int read_full(struct nb_arch *a, const json_t *config, const json_t *dict,
+                     struct nb_err *err)
+{
+    const json_t *scaling = json_object_get(config, "rope_scaling");
+    json_t *merged = dict ? json_copy((json_t *)dict) : json_object();
+    int rc = 0;
+    if (!merged) return nb_fail(err, NB_E_NOMEM, "no memory for rope parameters");
+    if (scaling && json_is_object(scaling)) {
+        if (json_object_update(merged, (json_t *)scaling))
+            rc = nb_fail(err, NB_E_NOMEM, "no memory for rope parameters");
+    } else if (scaling && !json_is_null(scaling)) {
+        rc = nb_fail(err, NB_E_FORMAT,
+                     NB_CONFIG ": key 'rope_scaling': expected an object, found %s",
+                     nb_json_type_name(scaling));
+    }
+    if (!rc) rc = get_above(config, "rope_theta", false, 1, &a->rope.theta, err);
+    if (!rc) rc = read_dict(a, &a->rope, NULL, merged, err);
+    json_decref(merged);
+    return rc;
+}
+
+int nb_arch_read_rope_pair(struct nb_arch *a, const json_t *config, struct nb_err *err)
+{
+    const json_t *full, *local, *all = json_object_get(config, "rope_parameters");
+    bool found = false;
+    set_defaults(a, &a->rope, 1e6);
+    set_defaults(a, &a->rope_local, 1e4);
+    int rc = find_typed(config, "full_attention", &full, &found, err);
+    if (!rc) rc = find_typed(config, "sliding_attention", &local, &found, err);
+    if (!rc && !found && json_object_size(all) > 0) {
+        rc = nb_fail(err, NB_E_FORMAT,
+                     NB_CONFIG ": key 'rope_parameters': expected an object for full_attention and "
+                               "one for sliding_attention");
+    }
+    if (!rc) rc = refuse_partial(config, err);
+    if (!rc) rc = read_full(a, config, full, err);
+    if (!rc) rc = get_above(config, "rope_local_base_freq", false, 1, &a->rope_local.theta, err);
+    return rc || !local ? rc : read_dict(a, &a->rope_local, NULL, local, err);
+}
+
 /* theta^(2i/dim), each operation rounded to f32. */
 static float wave(float theta, int64_t i, int64_t dim)
 {
@@ -205,9 +281,8 @@ static float wave(float theta, int64_t i, int64_t dim)
 }
 
 /* Dynamic NTK: one base for the whole sequence, grown by its length beyond max_position. */
-static float dynamic_theta(const struct nb_arch *a, int64_t length)
+static float dynamic_theta(const struct nb_arch *a, const struct nb_rope *r, int64_t length)
 {
-    const struct nb_rope *r = &a->rope;
     if (length <= a->max_position) return (float)r->theta;
     float grown =
         (float)r->factor * (float)length / (float)a->max_position - (float)(r->factor - 1);
@@ -225,6 +300,20 @@ static float llama3_frequency(const struct nb_rope *r, float inv)
     if (wavelength > old / low) return inv / factor;
     float smooth = (old / wavelength - low) / (high - low);
     return (1 - smooth) * inv / factor + smooth * inv;
+}
+
+void nb_rope_llama3_factors(const struct nb_rope *r, int64_t head_dim, float *out)
+{
+    const double two_pi = 6.28318530717958647692, old = (double)r->original_max_position;
+    for (int64_t i = 0; i < head_dim / 2; i++) {
+        double wavelength = two_pi * pow(r->theta, (double)(2 * i) / (double)head_dim);
+        double smooth =
+            (old / wavelength - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
+        double value = 1 / ((1 - smooth) / r->factor + smooth);
+        if (wavelength < old / r->high_freq_factor) value = 1;
+        else if (wavelength > old / r->low_freq_factor) value = r->factor;
+        out[i] = (float)value;
+    }
 }
 
 /* The dimension whose wave turns `rotations` times within the original length. */
@@ -254,16 +343,16 @@ static void yarn_frequencies(const struct nb_rope *r, int64_t dim, double *inv_f
     }
 }
 
-void nb_rope_frequencies(const struct nb_arch *a, int64_t length, double *inv_freq, double *scaling)
+void nb_rope_frequencies(const struct nb_arch *a, const struct nb_rope *r, int64_t length,
+                         double *inv_freq, double *scaling)
 {
-    const struct nb_rope *r = &a->rope;
     *scaling = 1;
     if (r->kind == NB_ROPE_YARN) {
         yarn_frequencies(r, a->head_dim, inv_freq);
-        *scaling = yarn_scaling(r);
+        *scaling = nb_rope_yarn_scaling(r);
         return;
     }
-    float theta = r->kind == NB_ROPE_DYNAMIC ? dynamic_theta(a, length) : (float)r->theta;
+    float theta = r->kind == NB_ROPE_DYNAMIC ? dynamic_theta(a, r, length) : (float)r->theta;
     for (int64_t i = 0; i < a->head_dim / 2; i++) {
         float inv = 1.0f / wave(theta, i, a->head_dim);
         if (r->kind == NB_ROPE_LINEAR) inv /= (float)r->factor;

@@ -153,6 +153,7 @@ static void panel_step(const struct run *run, const struct block *b, int64_t p, 
         score.rows = (int)least(ops->mr, n - t);
         ops->tile_f32(&score);
     }
+    if (run->a->softcap > 0) ops->softcap(b->s, n * nr, run->a->softcap);
     if (k0 + n - 1 > low || (window && k0 <= high - window)) mask(run, b->s, r, k0, n);
     ops->softmax(b->s, n, b->m + p * nr, b->l + p * nr, b->alpha);
     ops->scale(o, d, b->alpha);
@@ -236,6 +237,7 @@ static void decode_scores(const struct run *run, struct decode *dec, const float
     }
     for (int64_t h = 0; h < dec->heads; h++) {
         float *s = dec->s + h * DECODE_KEYS, top = dec->m[h];
+        if (a->softcap > 0) ops->softcap(s, n, a->softcap);
         for (int64_t t = 0; t < n; t++) top = s[t] > top ? s[t] : top;
         float alpha = dec->m[h] == -INFINITY ? 0.0f : expf(dec->m[h] - top);
         dec->l[h] = dec->l[h] * alpha + ops->exp_sum(s, n, top);

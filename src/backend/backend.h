@@ -103,6 +103,7 @@ struct nb_attention { /* causal, grouped-query, optional sliding window; tiled, 
     int64_t n_heads, n_kv_heads, head_dim;
     int64_t window; /* query p sees keys in (p - window, p]; 0: full */
     float scale;
+    float softcap; /* scores become softcap * tanh(score / softcap); 0: they stay */
 };
 void nb_attention_run(struct nb_backend *be, const struct nb_attention *a);
 
@@ -111,6 +112,9 @@ enum nb_act_fn { NB_ACT_FN_SILU, NB_ACT_FN_GELU, NB_ACT_FN_GELU_TANH, NB_ACT_FN_
 void nb_gated_act(struct nb_backend *be, float *out, const float *gate, const float *up, int64_t n,
                   enum nb_act_fn kind);
 void nb_residual_add(struct nb_backend *be, float *y, const float *x, int64_t n); /* y += x */
+
+/* x = cap * tanh(x / cap), cap > 0. */
+void nb_softcap(struct nb_backend *be, float *x, int64_t n, float cap);
 
 /* out[i] = log(sum over j of exp(x[i*ldx + j])), i in [0, m), j in [0, n): absolute error below
  * 1e-6. */

@@ -124,6 +124,26 @@ void nb_residual_add(struct nb_backend *be, float *y, const float *x, int64_t n)
     nb_pool_run(nb_backend_pool_for(be, n * 2), pieces_of(n, PIECE_FLOATS), add_piece, &run);
 }
 
+struct cap_run {
+    nb_softcap_fn softcap;
+    float *x, cap;
+    int64_t n;
+};
+
+static void cap_piece(void *ctx, size_t piece, int thread)
+{
+    const struct cap_run *r = ctx;
+    (void)thread;
+    int64_t start = (int64_t)piece * PIECE_FLOATS, end = end_of(start, PIECE_FLOATS, r->n);
+    r->softcap(r->x + start, end - start, r->cap);
+}
+
+void nb_softcap(struct nb_backend *be, float *x, int64_t n, float cap)
+{
+    struct cap_run run = {.softcap = be->ops.softcap, .x = x, .cap = cap, .n = n};
+    nb_pool_run(nb_backend_pool_for(be, n * 16), pieces_of(n, PIECE_FLOATS), cap_piece, &run);
+}
+
 struct logsumexp_run {
     nb_logsumexp_fn fn;
     double *out;

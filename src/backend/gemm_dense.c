@@ -6,7 +6,7 @@
 
 static bool supports(const struct nb_weight *w)
 {
-    return !w->q && nb_dtype_is_weight(w->dense.dtype);
+    return !w->q && !w->blocks.data && nb_dtype_is_weight(w->dense.dtype);
 }
 
 static bool packed_bytes(const struct nb_weight *w, size_t *bytes)

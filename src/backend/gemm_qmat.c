@@ -185,38 +185,8 @@ static void load_row(const void *source, int64_t row, int64_t k0, int64_t n, flo
 static void run(const struct nb_cpu_ops *ops, const struct nb_scratch *s,
                 const struct nb_gemm_job *job)
 {
-    const int64_t cols = job->w->cols;
     struct source src = {.ops = ops, .head = job->packed};
-    if (job->m <= NB_DOT_MAX_M && cols <= NB_DOT_MAX_K) {
-        int64_t step = NB_DOT_MAX_K / cols;
-        for (int64_t n = job->n0; n < job->n1; n += step) {
-            int64_t rows = job->n1 - n < step ? job->n1 - n : step;
-            for (int64_t r = 0; r < rows; r++) load_row(&src, n + r, 0, cols, s->rows + r * cols);
-            ops->dot(&(struct nb_dot){.x = job->x,
-                                      .ldx = job->ldx,
-                                      .m = job->m,
-                                      .w = s->rows,
-                                      .type = NB_F32,
-                                      .ldw = cols,
-                                      .rows = rows,
-                                      .k = cols,
-                                      .y = job->y + n,
-                                      .ldy = job->ldy});
-        }
-        return;
-    }
-    struct nb_operand a = {.p = job->x, .type = NB_F32, .ld = job->ldx};
-    struct nb_operand b = {.p = &src, .type = NB_F32, .load = load_row};
-    nb_block_run(ops, s,
-                 &(struct nb_block){.a = &a,
-                                    .b = &b,
-                                    .b0 = job->n0,
-                                    .m = job->m,
-                                    .n = job->n1 - job->n0,
-                                    .k = cols,
-                                    .c = job->y + job->n0,
-                                    .ldc = job->ldy,
-                                    .bf16 = job->bf16});
+    nb_gemm_rows_run(ops, s, job, &(struct nb_row_source){.of = &src, .load = load_row});
 }
 
 const struct nb_gemm_kernel nb_gemm_qmat = {

@@ -7,6 +7,7 @@
 static const struct nb_gemm_kernel *const table[] = {
     &nb_gemm_dense,
     &nb_gemm_qmat,
+    &nb_gemm_blocks,
     NULL,
 };
 

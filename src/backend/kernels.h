@@ -37,6 +37,17 @@ struct nb_gemm_kernel {
 const struct nb_gemm_kernel *nb_gemm_kernel_find(const struct nb_weight *w, unsigned features);
 const struct nb_gemm_kernel *const *nb_gemm_kernels(void); /* NULL-terminated */
 
-extern const struct nb_gemm_kernel nb_gemm_dense, nb_gemm_qmat;
+extern const struct nb_gemm_kernel nb_gemm_dense, nb_gemm_qmat, nb_gemm_blocks;
+
+/* Where f32 rows of a weight come from: out[0, n) = elements [k0, k0 + n) of a row; k0 is a multiple of
+ * NB_BLOCK_K, and n too unless the row ends there. */
+struct nb_row_source {
+    const void *of;
+    void (*load)(const void *of, int64_t row, int64_t k0, int64_t n, float *out);
+};
+
+/* A job of a kernel that has its weight as a source of rows. */
+void nb_gemm_rows_run(const struct nb_cpu_ops *ops, const struct nb_scratch *s,
+                      const struct nb_gemm_job *job, const struct nb_row_source *source);
 
 #endif

@@ -43,9 +43,10 @@ int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb
     lin->kernel = nb_gemm_kernel_find(w, be->features);
     if (!lin->kernel) {
         char text[64];
+        const char *kind = w->blocks.data ? w->blocks.type->name : nb_dtype_name(w->dense.dtype);
         if (w->q) nb_qspec_describe(&w->q->spec, text, sizeof text);
         return nb_fail(err, NB_E_SPEC, "%s: no kernel multiplies by %s weights", w->name,
-                       w->q ? text : nb_dtype_name(w->dense.dtype));
+                       w->q ? text : kind);
     }
     int rc = copy_bias(lin, w, err);
     if (!rc) rc = pack(lin, w, err);

@@ -15,19 +15,27 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/strbuf.h"
+#include "checkpoint/gguf_out.h"
+#include "checkpoint/gguf_types.h"
+#include "checkpoint/imatrix.h"
+#include "container/gguf.h"
 #include "container/safetensors.h"
 #include "core/weight.h"
 
 struct nb_checkpoint; /* one row of the table */
+struct nb_tokenizer;
 
 /* ---- reading ---- */
 
 struct nb_model {
-    char *dir;
-    json_t *config;       /* config.json */
+    char *dir;            /* the folder, or the GGUF file */
+    json_t *config;       /* config.json; of a GGUF file what it would say */
     json_t *quant_config; /* quantization config, from config.json or a side file; NULL: float */
     struct nb_arch arch;
-    struct nb_safetensors *tensors;
+    struct nb_safetensors *tensors; /* NULL: a GGUF file */
+    struct nb_gguf *gguf;           /* NULL: a folder */
+    struct nb_gguf_table *table; /* its tensors by Hugging Face's names; inside checkpoint/ only */
     const struct nb_checkpoint
         *checkpoint;        /* who reads the linears; the dense one for float models */
     void *checkpoint_state; /* parsed quant config, owned by checkpoint */
@@ -35,19 +43,26 @@ struct nb_model {
         [256]; /* one sentence on what looks wrong in the files but was read all the same; or empty */
 };
 
-/* Opens a folder: config, arch, tensors; checks that every tensor of the architecture is there with its
+/* Opens a folder (config, arch, tensors), a GGUF file, the first file of a split set, or a folder without
+ * config.json that holds one of these; checks that every tensor of the architecture is there with its
  * shape (dense or quantized) and that none is left over; vocabulary etc. is the caller's business. Reads
- * no tensor data but for a few words. NB_E_NOTFOUND (no config or weights), NB_E_SPEC (architecture or
- * quantization that we cannot read, by name), NB_E_FORMAT. */
+ * no tensor data but for a few words, and the norms and biases of a GGUF file. NB_E_NOTFOUND (no config or
+ * weights), NB_E_SPEC (architecture or quantization that we cannot read, by name), NB_E_FORMAT. */
 int nb_model_open(struct nb_model **out, const char *dir, struct nb_err *err);
 void nb_model_close(struct nb_model *m);
 
-/* Dense tensor by full name, NB_E_FORMAT if missing. The head of a tied model is the embedding. */
+/* Float tensor by its Hugging Face name and as Hugging Face means it (a GGUF file's norms are brought back),
+ * NB_E_FORMAT if missing, NB_E_SPEC if the file has it in blocks or with its rows in another order. */
 int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out,
                     struct nb_err *err);
-int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err *err);
+/* Token embedding [vocab, hidden], rows by nb_weight_row; lives as long as the model. */
+int nb_model_embedding(const struct nb_model *m, struct nb_weight *out, struct nb_err *err);
+/* The output head; of a tied model the embedding. Memory as for nb_model_linear. */
+int nb_model_head(const struct nb_model *m, struct nb_arena *arena, struct nb_weight *out,
+                  struct nb_err *err);
 
-/* Weight of linear `lin` of layer l. A quantized one is unpacked into arena; a dense one is a view. */
+/* Weight of linear `lin` of layer l. A quantized one is unpacked into arena; a dense one is a view; one of a
+ * GGUF file is a view too, or rows copied into arena where the file has them in another order. */
 int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
                     struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
 /* Same for any module path ("lm_head"), shape given. */
@@ -58,15 +73,61 @@ struct nb_module_ref {
 int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref,
                     struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
 
-/* NaN/Inf scan of every float tensor (F16/BF16/F32): NB_E_FORMAT names the first bad tensor and element. */
+/* All tensors of the files, by name (a GGUF file's in file order, under its own names). */
+struct nb_model_tensor {
+    const char *name, *type, *file; /* type: "BF16", "Q4_K"; file: bare name */
+    int rank;
+    int64_t shape[NB_MAX_RANK]; /* C order */
+    struct nb_span data;
+};
+size_t nb_model_tensor_count(const struct nb_model *m);
+void nb_model_tensor_at(const struct nb_model *m, size_t i, struct nb_model_tensor *out);
+uint64_t nb_model_bytes(const struct nb_model *m);    /* of all tensors */
+size_t nb_model_file_count(const struct nb_model *m); /* files that hold them */
+/* The pages of layer l's tensors, or with l -1 of all others, are not needed again soon. */
+void nb_model_drop_layer(const struct nb_model *m, int64_t l);
+/* Are there weights that are not plain floats? */
+bool nb_model_is_quantized(const struct nb_model *m);
+
+/* Tokenizer of an opened model: its folder's tokenizer.json, or the vocabulary of the GGUF file. */
+bool nb_model_has_tokenizer(const struct nb_model *m);
+int nb_model_tokenizer(struct nb_tokenizer **out, const struct nb_model *m, struct nb_err *err);
+/* Tokenizer of whatever nb_model_open takes, without opening the rest. */
+int nb_model_tokenizer_at(struct nb_tokenizer **out, const char *path, struct nb_err *err);
+
+/* tokenizer.json and tokenizer_config.json with the vocabulary of a GGUF file (json_decref). *tokenizer NULL and a
+ * line in notes: there is none that would give the same ids. */
+int nb_model_tokenizer_json(const struct nb_model *m, json_t **tokenizer, json_t **config,
+                            struct nb_strbuf *notes, struct nb_err *err);
+/* Ids at which generation ends, by the vocabulary of a GGUF file; *n 0 for a folder. */
+int nb_model_end_ids(const struct nb_model *m, int32_t *ids, size_t max, size_t *n,
+                     struct nb_err *err);
+
+/* NaN/Inf scan of every tensor (F16/BF16/F32, and the blocks of a GGUF file): NB_E_FORMAT names the first bad
+ * tensor and element. */
 int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err);
 bool nb_model_tensor_is_finite(const struct nb_model *m,
                                const char *name); /* true for other types */
 
-/* SHA-256 over config.json, the quantization side file and every tensor (name, type, shape, data) in name
- * order: the same for any sharding. Reads all the data once. */
+/* SHA-256 over config.json, the quantization side file (of a GGUF file: its metadata) and every tensor (name, type,
+ * shape, data) in name order: the same for any sharding. Reads all the data once. */
 int nb_model_identity(const struct nb_model *m, char sha256[NB_SHA256_HEX], struct nb_err *err);
 
+/* ---- what an architecture is made of ---- */
+
+enum nb_part_kind { NB_PART_EMBEDDING, NB_PART_NORM, NB_PART_WEIGHT, NB_PART_BIAS, NB_PART_HEAD };
+
+struct nb_part { /* one tensor that a model of this architecture has */
+    enum nb_part_kind kind;
+    char name[NB_NAME_MAX * 2]; /* "model.layers.0.self_attn.q_proj.weight" */
+    int64_t layer;              /* -1: outside the layers */
+    int linear;                 /* index in arch->linears; -1: none */
+    int64_t rows, cols;         /* vectors: rows 1 */
+};
+/* Calls fn for each: embedding, the layers in order, final norm, head (untied only). Stops at what is not 0
+ * and returns it. */
+typedef int (*nb_part_fn)(void *ctx, const struct nb_part *part);
+int nb_model_each_part(const struct nb_arch *arch, nb_part_fn fn, void *ctx);
 /* ---- the files of a model folder ---- */
 
 enum nb_file_kind {

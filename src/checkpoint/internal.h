@@ -5,6 +5,8 @@
 #define NB_CHECKPOINT_INTERNAL_H
 
 #include "checkpoint/checkpoint.h"
+#include "core/tensor.h"
+#include "text/vocab.h"
 
 extern const struct nb_checkpoint nb_checkpoint_gptq;
 extern const struct nb_checkpoint nb_checkpoint_gptq_v2;
@@ -54,6 +56,37 @@ bool nb_module_group_usable(int64_t group, int64_t cols, int64_t largest);
 void nb_module_usable_groups(int64_t cols, int64_t largest, char out[32]); /* "32, 64", or "" */
 /* Does act-order show in the file? With one group per row g_idx is 0 throughout. */
 bool nb_module_has_order(const struct nb_qspec *spec, bool desc_act);
+
+/* As nb_imatrix_add without looking for the name; nb_imatrix_sort must follow, which puts the entries in order and
+ * refuses two of one name. */
+struct nb_imatrix_entry *nb_imatrix_append(struct nb_imatrix *im, const char *name, int64_t cols,
+                                           int64_t n_mat, struct nb_err *err);
+int nb_imatrix_sort(struct nb_imatrix *im, const char *what, struct nb_err *err);
+
+/* Names of the norms inside a layer that this architecture has, at most 6; returns how many. */
+enum { NB_MAX_NORMS = 6 };
+int nb_model_norms(const struct nb_arch *arch, const char *names[NB_MAX_NORMS]);
+
+/* ---- GGUF files as models: gguf_model.c ---- */
+
+/* m->gguf is open: config, arch and table from it. */
+int nb_gguf_table_open(struct nb_model *m, struct nb_err *err);
+void nb_gguf_table_close(struct nb_gguf_table *t);
+int nb_gguf_table_vector(const struct nb_model *m, const char *name, struct nb_tensor *out,
+                         struct nb_err *err);
+/* Weight by module path ("model.layers.0.mlp.up_proj"); arena NULL: must not need memory. */
+int nb_gguf_table_weight(const struct nb_model *m, const struct nb_module_ref *ref,
+                         struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
+int nb_gguf_scan_finite(const struct nb_model *m, struct nb_err *err);
+bool nb_gguf_tensor_is_finite(const struct nb_gguf_tensor *t, size_t *at);
+int nb_gguf_identity(const struct nb_model *m, struct nb_sha256 *h, struct nb_err *err);
+/* The vocabulary in metadata; v is initialized here and released by the caller, also after an error. */
+int nb_gguf_read_vocab(const struct nb_gguf *g, struct nb_vocab *v, struct nb_err *err);
+int nb_gguf_write_vocab(struct nb_gguf_writer *w, const struct nb_vocab *v, struct nb_err *err);
+/* Bare file name of a part of the set. */
+const char *nb_gguf_part_name(const struct nb_gguf *g, size_t part);
+/* Is path (file or folder) for nb_gguf_open rather than for a config.json? */
+bool nb_gguf_is_model(const char *path);
 
 /* Ledger: every tensor of the architecture is there, none is left over. */
 int nb_model_check_ledger(const struct nb_model *m, struct nb_err *err);

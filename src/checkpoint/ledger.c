@@ -55,12 +55,10 @@ static int need_linear(const struct nb_model *m, const char *path, const struct 
 static int need_layer(const struct nb_model *m, int64_t l, struct nb_err *err)
 {
     const struct nb_arch *a = &m->arch;
-    const char *const norms[] = {a->attn_norm_name, a->mlp_norm_name, a->q_norm_name,
-                                 a->k_norm_name};
+    const char *norms[NB_MAX_NORMS];
     char name[NB_NAME_MAX * 2];
-    int rc = 0;
-    for (size_t i = 0; !rc && i < sizeof norms / sizeof *norms; i++) {
-        if (!norms[i][0]) continue;
+    int rc = 0, n = nb_model_norms(a, norms);
+    for (int i = 0; !rc && i < n; i++) {
         nb_arch_name(a, l, norms[i], name);
         rc = need_dense(m, name, err);
     }
@@ -101,7 +99,8 @@ static bool is_known(const struct nb_model *m, const struct nb_tensor *t)
     char path[NB_MODULE_NAME_MAX], weight[NB_MODULE_NAME_MAX + 8];
     int rank;
     int64_t shape[2];
-    if (nb_arch_is_ignorable(&m->arch, t->name)) return true;
+    if (nb_arch_is_ignorable(&m->arch, t->name) || nb_arch_is_other_part(&m->arch, t->name))
+        return true;
     bool expected = nb_arch_expected_shape(&m->arch, t->name, &rank, shape);
     if (!module_of(t->name, path)) return expected;
     const char *suffix = t->name + strlen(path);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model.c - open a model folder and hand out its weights by role, whatever they are stored as. */
+ * model.c - open a model folder or a GGUF file and hand out its weights by role, whatever they are stored as. */
 #include "checkpoint/internal.h"
 
 #include <inttypes.h>
@@ -34,22 +34,39 @@ static int open_checkpoint(struct nb_model *m, struct nb_err *err)
     return rc ? rc : m->checkpoint->parse(m, &m->checkpoint_state, err);
 }
 
+static int open_folder(struct nb_model *m, struct nb_err *err)
+{
+    int rc = load_config(m, err);
+    if (!rc) {
+        rc = nb_arch_from_config(&m->arch, m->config, err);
+        if (rc) nb_err_prefix(err, "%s", m->dir);
+    }
+    if (!rc) rc = nb_safetensors_open(&m->tensors, m->dir, err);
+    if (!rc) {
+        rc = open_checkpoint(m, err);
+        if (!rc) rc = nb_model_check_ledger(m, err);
+        if (rc) nb_err_prefix(err, "%s", m->dir);
+    }
+    return rc;
+}
+
+static int open_gguf(struct nb_model *m, struct nb_err *err)
+{
+    int rc = nb_gguf_open(&m->gguf, m->dir, err);
+    if (rc) return rc;
+    nb_free(m->dir); /* of a folder, the file in it */
+    m->dir = nb_xstrdup(nb_gguf_part_path(m->gguf, 0));
+    m->checkpoint = &nb_checkpoint_dense;
+    rc = nb_gguf_table_open(m, err);
+    return rc ? nb_err_prefix(err, "%s", m->dir) : 0;
+}
+
 int nb_model_open(struct nb_model **out, const char *dir, struct nb_err *err)
 {
     *out = NULL;
     struct nb_model *m = nb_xalloc(sizeof *m);
     m->dir = nb_xstrdup(dir);
-    int rc = load_config(m, err);
-    if (!rc) {
-        rc = nb_arch_from_config(&m->arch, m->config, err);
-        if (rc) nb_err_prefix(err, "%s", dir);
-    }
-    if (!rc) rc = nb_safetensors_open(&m->tensors, dir, err);
-    if (!rc) {
-        rc = open_checkpoint(m, err);
-        if (!rc) rc = nb_model_check_ledger(m, err);
-        if (rc) nb_err_prefix(err, "%s", dir);
-    }
+    int rc = nb_gguf_is_model(dir) ? open_gguf(m, err) : open_folder(m, err);
     if (rc) {
         nb_model_close(m);
         return rc;
@@ -62,6 +79,8 @@ void nb_model_close(struct nb_model *m)
 {
     if (!m) return;
     if (m->checkpoint) m->checkpoint->release(m->checkpoint_state);
+    nb_gguf_table_close(m->table);
+    nb_gguf_close(m->gguf);
     nb_safetensors_close(m->tensors);
     nb_arch_release(&m->arch);
     json_decref(m->quant_config);
@@ -73,16 +92,47 @@ void nb_model_close(struct nb_model *m)
 int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor *out,
                     struct nb_err *err)
 {
+    if (m->gguf) return nb_gguf_table_vector(m, name, out, err);
     const struct nb_tensor *t = nb_safetensors_find(m->tensors, name);
     if (!t) return nb_fail(err, NB_E_FORMAT, "%s: tensor '%.160s' is missing", m->dir, name);
     *out = *t;
     return 0;
 }
 
-int nb_model_head(const struct nb_model *m, struct nb_tensor *out, struct nb_err *err)
+/* Path of the module that has this weight. */
+static void module_path(const char *weight, char out[NB_NAME_MAX])
+{
+    snprintf(out, NB_NAME_MAX, "%s", weight);
+    char *dot = strrchr(out, '.');
+    if (dot) *dot = '\0';
+}
+
+int nb_model_embedding(const struct nb_model *m, struct nb_weight *out, struct nb_err *err)
 {
     const struct nb_arch *a = &m->arch;
-    return nb_model_tensor(m, a->tie_word_embeddings ? a->embed_name : a->head_name, out, err);
+    if (m->gguf) {
+        char path[NB_NAME_MAX];
+        module_path(a->embed_name, path);
+        struct nb_module_ref ref = {path, a->vocab_size, a->hidden_size};
+        return nb_gguf_table_weight(m, &ref, NULL, out, err);
+    }
+    *out = (struct nb_weight){.name = a->embed_name, .rows = a->vocab_size, .cols = a->hidden_size};
+    return nb_model_tensor(m, a->embed_name, &out->dense, err);
+}
+
+int nb_model_head(const struct nb_model *m, struct nb_arena *arena, struct nb_weight *out,
+                  struct nb_err *err)
+{
+    const struct nb_arch *a = &m->arch;
+    if (a->tie_word_embeddings) {
+        int rc = nb_model_embedding(m, out, err);
+        out->name = a->head_name;
+        return rc;
+    }
+    char path[NB_NAME_MAX]; /* a head may be quantized, so it is asked for as a module */
+    module_path(a->head_name, path);
+    struct nb_module_ref head = {path, a->vocab_size, a->hidden_size};
+    return nb_model_module(m, &head, arena, out, err);
 }
 
 int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref,
@@ -90,6 +140,7 @@ int nb_model_module(const struct nb_model *m, const struct nb_module_ref *ref,
 {
     const char *path = ref->path;
     const int64_t rows = ref->rows, cols = ref->cols;
+    if (m->gguf) return nb_gguf_table_weight(m, ref, arena, out, err);
     *out = (struct nb_weight){.name = nb_arena_strdup(arena, path), .rows = rows, .cols = cols};
     const struct nb_tensor *bias = nb_module_tensor(m, path, ".bias");
     if (bias) {

@@ -55,6 +55,7 @@ static size_t find_nonfinite(const struct nb_tensor *t)
 
 int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err)
 {
+    if (m->gguf) return nb_gguf_scan_finite(m, err);
     for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
         const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
         size_t at = find_nonfinite(t);
@@ -73,7 +74,7 @@ int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err)
 
 bool nb_model_tensor_is_finite(const struct nb_model *m, const char *name)
 {
-    const struct nb_tensor *t = nb_safetensors_find(m->tensors, name);
+    const struct nb_tensor *t = m->tensors ? nb_safetensors_find(m->tensors, name) : NULL;
     if (!t || !nb_dtype_is_weight(t->dtype)) return true;
     bool finite = find_nonfinite(t) == (size_t)nb_tensor_count(t);
     nb_safetensors_drop(m->tensors, t);
@@ -102,6 +103,11 @@ int nb_model_identity(const struct nb_model *m, char sha256[NB_SHA256_HEX], stru
 {
     struct nb_sha256 h;
     nb_sha256_init(&h);
+    if (m->gguf) {
+        int rc = nb_gguf_identity(m, &h, err);
+        nb_sha256_finish(&h, sha256);
+        return rc;
+    }
     int rc = add_file(&h, m->dir, "config.json", true, err);
     if (!rc) rc = add_file(&h, m->dir, "quantize_config.json", false, err);
     if (!rc) rc = add_file(&h, m->dir, "quant_config.json", false, err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cmd_inspect.c - nibble inspect: what a model folder holds, from headers and configs alone; no weight is
- * touched. */
+ * cmd_inspect.c - nibble inspect: what a model folder or GGUF file holds, from headers and configs alone; no
+ * weight is touched. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,14 +12,18 @@
 #include "base/strbuf.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/inspect_gguf.h"
+#include "numeric/block.h"
 
 struct inspect_options {
-    bool tensors;
+    bool tensors, metadata;
 };
 
 static const struct nb_option options[] = {
     {0, "tensors", NB_OPTION_FLAG, offsetof(struct inspect_options, tensors), NULL,
      "list every tensor: type, shape, bytes, file", 0, 0},
+    {0, "metadata", NB_OPTION_FLAG, offsetof(struct inspect_options, metadata), NULL,
+     "list the metadata of a GGUF file", 0, 0},
     {0, NULL, NB_OPTION_FLAG, 0, NULL, NULL, 0, 0},
 };
 
@@ -27,8 +31,8 @@ struct inspected {
     const struct nb_model *model;
     struct nb_tokenizer *tokenizer; /* NULL: none */
     size_t template_bytes;          /* 0: none */
-    uint64_t type_bytes[NB_DTYPE_COUNT];
-    json_t *problems; /* array of sentences */
+    json_t *types;                  /* name -> bytes, in the order of the tables of types */
+    json_t *problems;               /* array of sentences */
 };
 
 static void add_problem(struct inspected *in, const char *sentence)
@@ -36,17 +40,15 @@ static void add_problem(struct inspected *in, const char *sentence)
     json_array_append_new(in->problems, nb_cli_string(sentence));
 }
 
-static bool has_file(const char *dir, const char *name)
+/* The chat template stands in a file of its own or in tokenizer_config.json; in a GGUF file under a key. */
+static size_t template_bytes(const struct nb_model *m)
 {
-    char *path = nb_path_join(dir, name);
-    bool there = nb_path_exists(path);
-    nb_free(path);
-    return there;
-}
-
-/* The chat template stands in a file of its own or in tokenizer_config.json. */
-static size_t template_bytes(const char *dir)
-{
+    const char *dir = m->dir;
+    if (m->gguf) {
+        struct nb_span text = {0};
+        nb_gguf_get_string(m->gguf, "tokenizer.chat_template", false, &text, NULL);
+        return text.bytes;
+    }
     char *path = nb_path_join(dir, "chat_template.jinja");
     uint64_t bytes = 0;
     bool alone = nb_path_exists(path) && nb_file_size(path, &bytes, NULL) == 0;
@@ -68,12 +70,14 @@ static void look_at_tokenizer(struct inspected *in)
 {
     struct nb_err err;
     char text[192];
-    if (!has_file(in->model->dir, "tokenizer.json")) {
-        add_problem(in, "tokenizer.json is missing: text cannot be turned into tokens");
+    if (!nb_model_has_tokenizer(in->model)) {
+        add_problem(in, in->model->gguf
+                            ? "there is no vocabulary: text cannot be turned into tokens"
+                            : "tokenizer.json is missing: text cannot be turned into tokens");
         return;
     }
     int64_t missing = 0;
-    if (nb_tokenizer_open(&in->tokenizer, in->model->dir, &err) ||
+    if (nb_model_tokenizer(&in->tokenizer, in->model, &err) ||
         nb_lm_check_vocabulary(in->model, in->tokenizer, &missing, &err)) {
         add_problem(in, err.text);
     } else if (nb_lm_vocabulary_gap(in->model, missing)) {
@@ -85,16 +89,35 @@ static void look_at_tokenizer(struct inspected *in)
     }
 }
 
+static void move_type(json_t *from, json_t *to, const char *name)
+{
+    json_t *v = json_object_get(from, name);
+    if (v && !json_object_get(to, name)) json_object_set(to, name, v);
+}
+
+static json_t *count_types(const struct nb_model *m)
+{
+    json_t *found = json_object(), *sorted = json_object();
+    for (size_t i = 0; i < nb_model_tensor_count(m); i++) {
+        struct nb_model_tensor t;
+        nb_model_tensor_at(m, i, &t);
+        json_int_t before = json_integer_value(json_object_get(found, t.type));
+        json_object_set_new(found, t.type, json_integer(before + (json_int_t)t.data.bytes));
+    }
+    for (int t = 0; t < NB_DTYPE_COUNT; t++)
+        move_type(found, sorted, nb_dtype_name((enum nb_dtype)t));
+    for (int t = 0; nb_block_at(t); t++) move_type(found, sorted, nb_block_at(t)->name);
+    json_decref(found);
+    return sorted;
+}
+
 static void look(struct inspected *in)
 {
     const struct nb_model *m = in->model;
-    for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
-        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
-        in->type_bytes[t->dtype] += t->data.bytes;
-    }
-    in->template_bytes = template_bytes(m->dir);
+    in->types = count_types(m);
+    in->template_bytes = template_bytes(m);
     look_at_tokenizer(in);
-    if (!m->quant_config && in->type_bytes[m->arch.dtype] == 0) {
+    if (!nb_model_is_quantized(m) && !json_object_get(in->types, nb_dtype_name(m->arch.dtype))) {
         char text[128];
         snprintf(text, sizeof text, "config.json says %s, no tensor has this type",
                  nb_dtype_name(m->arch.dtype));
@@ -111,31 +134,34 @@ static json_t *quantization(const struct nb_model *m)
                 {"sym", NULL},          {"zero_point", NULL},
                 {"desc_act", NULL},     {"version", NULL},
                 {"quant_method", NULL}, {"checkpoint_format", NULL}};
-    if (!m->quant_config) return json_null();
-    json_t *q = json_pack("{s:s}", "format", m->checkpoint->name);
+    if (!nb_model_is_quantized(m)) return json_null();
+    json_t *q = json_pack("{s:s}", "format", m->gguf ? "gguf" : m->checkpoint->name);
+    uint32_t file_type = UINT32_MAX;
+    if (m->gguf) nb_gguf_get_u32(m->gguf, "general.file_type", false, &file_type, NULL);
+    const char *name = nb_gguf_file_type_name(file_type);
+    if (name) json_object_set_new(q, "file_type", json_string(name));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         json_t *v = json_object_get(m->quant_config, keys[i].name);
         if (!v && keys[i].other) v = json_object_get(m->quant_config, keys[i].other);
         if (v && !json_is_null(v)) json_object_set(q, keys[i].name, v);
     }
     double weights = (double)nb_arch_parameters(&m->arch);
-    json_object_set_new(
-        q, "bits_per_weight",
-        nb_cli_real(8 * (double)nb_safetensors_bytes(m->tensors) / (weights > 0 ? weights : 1)));
+    json_object_set_new(q, "bits_per_weight",
+                        nb_cli_real(8 * (double)nb_model_bytes(m) / (weights > 0 ? weights : 1)));
     return q;
 }
 
 static json_t *tensor_list(const struct nb_model *m)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
-        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
+    for (size_t i = 0; i < nb_model_tensor_count(m); i++) {
+        struct nb_model_tensor t;
+        nb_model_tensor_at(m, i, &t);
         json_t *shape = json_array();
-        for (int k = 0; k < t->rank; k++) json_array_append_new(shape, json_integer(t->shape[k]));
-        json_t *o =
-            json_pack("{s:o, s:s, s:o, s:I, s:o}", "name", nb_cli_string(t->name), "dtype",
-                      nb_dtype_name(t->dtype), "shape", shape, "bytes", (json_int_t)t->data.bytes,
-                      "file", nb_cli_string(nb_safetensors_file_of(m->tensors, t)));
+        for (int k = 0; k < t.rank; k++) json_array_append_new(shape, json_integer(t.shape[k]));
+        json_t *o = json_pack("{s:o, s:s, s:o, s:I, s:o}", "name", nb_cli_string(t.name), "dtype",
+                              t.type, "shape", shape, "bytes", (json_int_t)t.data.bytes, "file",
+                              nb_cli_string(t.file));
         json_array_append_new(list, o);
     }
     return list;
@@ -156,26 +182,20 @@ static int emit(struct nb_cli *cli, const struct inspect_options *o, const struc
                 struct nb_err *err)
 {
     const struct nb_model *m = in->model;
-    json_t *types = json_object();
-    for (int t = 0; t < NB_DTYPE_COUNT; t++) {
-        if (!in->type_bytes[t]) continue;
-        json_object_set_new(types, nb_dtype_name((enum nb_dtype)t),
-                            json_integer((json_int_t)in->type_bytes[t]));
-    }
     json_t *tokenizer = json_null();
     if (in->tokenizer) {
         tokenizer = json_pack("{s:I, s:s}", "tokens", (json_int_t)nb_tokenizer_size(in->tokenizer),
                               "sha256", nb_tokenizer_sha256(in->tokenizer));
     }
-    json_t *result =
-        json_pack("{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:I, s:O}", "command",
-                  "inspect", "model", nb_cli_string(m->dir), "architecture", architecture(&m->arch),
-                  "parameters", (json_int_t)nb_arch_parameters(&m->arch), "bytes",
-                  (json_int_t)nb_safetensors_bytes(m->tensors), "files",
-                  (json_int_t)nb_safetensors_file_count(m->tensors), "tensors",
-                  (json_int_t)nb_safetensors_count(m->tensors), "bytes_by_type", types,
-                  "quantization", quantization(m), "tokenizer", tokenizer, "chat_template_bytes",
-                  (json_int_t)in->template_bytes, "problems", in->problems);
+    json_t *result = json_pack(
+        "{s:s, s:o, s:o, s:I, s:I, s:I, s:I, s:O, s:o, s:o, s:I, s:O}", "command", "inspect",
+        "model", nb_cli_string(m->dir), "architecture", architecture(&m->arch), "parameters",
+        (json_int_t)nb_arch_parameters(&m->arch), "bytes", (json_int_t)nb_model_bytes(m), "files",
+        (json_int_t)nb_model_file_count(m), "tensors", (json_int_t)nb_model_tensor_count(m),
+        "bytes_by_type", in->types, "quantization", quantization(m), "tokenizer", tokenizer,
+        "chat_template_bytes", (json_int_t)in->template_bytes, "problems", in->problems);
+    if (result && m->gguf)
+        json_object_set_new(result, "gguf", nb_cli_gguf_json(m->gguf, o->metadata));
     if (result && o->tensors) json_object_set_new(result, "tensor_list", tensor_list(m));
     return nb_cli_emit(cli, result, err);
 }
@@ -184,14 +204,16 @@ static void print_weights(const struct inspected *in)
 {
     const struct nb_model *m = in->model;
     char size[32];
-    nb_format_bytes(nb_safetensors_bytes(m->tensors), size, sizeof size);
-    size_t files = nb_safetensors_file_count(m->tensors);
-    printf("weights       %s in %zu tensors, %zu file%s:", size, nb_safetensors_count(m->tensors),
-           files, files == 1 ? "" : "s");
-    for (int t = 0; t < NB_DTYPE_COUNT; t++) {
-        if (!in->type_bytes[t]) continue;
-        nb_format_bytes(in->type_bytes[t], size, sizeof size);
-        printf(" %s %s", nb_dtype_name((enum nb_dtype)t), size);
+    nb_format_bytes(nb_model_bytes(m), size, sizeof size);
+    size_t files = nb_model_file_count(m);
+    printf("weights       %s in %zu tensors, %zu file%s:", size, nb_model_tensor_count(m), files,
+           files == 1 ? "" : "s");
+    const char *type;
+    json_t *bytes;
+    json_object_foreach(in->types, type, bytes)
+    {
+        nb_format_bytes((uint64_t)json_integer_value(bytes), size, sizeof size);
+        printf(" %s %s", type, size);
     }
     printf("\n");
 }
@@ -202,7 +224,7 @@ static void print_quantization(const struct nb_model *m)
     if (json_is_null(q)) {
         printf("quantization  none\n");
     } else {
-        printf("quantization  %s", m->checkpoint->name);
+        printf("quantization  %s", json_string_value(json_object_get(q, "format")));
         const char *key;
         json_t *v;
         json_object_foreach(q, key, v)
@@ -221,16 +243,16 @@ static void print_quantization(const struct nb_model *m)
 
 static void print_tensors(const struct nb_model *m)
 {
-    for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
-        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
+    for (size_t i = 0; i < nb_model_tensor_count(m); i++) {
+        struct nb_model_tensor t;
         struct nb_strbuf shape;
+        nb_model_tensor_at(m, i, &t);
         nb_strbuf_init(&shape);
-        for (int k = 0; k < t->rank; k++) {
-            nb_strbuf_printf(&shape, "%s%" PRId64, k ? "x" : "", t->shape[k]);
+        for (int k = 0; k < t.rank; k++) {
+            nb_strbuf_printf(&shape, "%s%" PRId64, k ? "x" : "", t.shape[k]);
         }
-        printf("%-56s %-8s %-16s %12zu  %s\n", t->name, nb_dtype_name(t->dtype),
-               t->rank ? nb_strbuf_cstr(&shape) : "scalar", t->data.bytes,
-               nb_safetensors_file_of(m->tensors, t));
+        printf("%-56s %-8s %-16s %12zu  %s\n", t.name, t.type,
+               t.rank ? nb_strbuf_cstr(&shape) : "scalar", t.data.bytes, t.file);
         nb_strbuf_release(&shape);
     }
 }
@@ -249,6 +271,7 @@ static void print(const struct inspect_options *o, const struct inspected *in)
            a->max_position, a->tie_word_embeddings ? "tied to the embedding" : "of its own");
     printf("parameters    %s\n", count);
     print_weights(in);
+    if (in->model->gguf) nb_cli_gguf_print_container(in->model->gguf);
     print_quantization(in->model);
     if (in->tokenizer) {
         printf("tokenizer     %" PRId64 " tokens, SHA-256 %.16s\n",
@@ -264,7 +287,30 @@ static void print(const struct inspect_options *o, const struct inspected *in)
         printf("%s%s\n", i ? "              " : "problems      ",
                json_string_value(json_array_get(in->problems, i)));
     }
+    if (o->metadata && in->model->gguf) nb_cli_gguf_print_metadata(in->model->gguf);
     if (o->tensors) print_tensors(in->model);
+}
+
+/* A GGUF file that could not be opened as a model still shows what it holds; *err says why it is none. */
+static int inspect_no_model(struct nb_cli *cli, const char *path, bool tensors, int status,
+                            struct nb_err *err)
+{
+    struct nb_gguf *g = NULL;
+    bool may_be = (status == NB_E_SPEC || status == NB_E_FORMAT) && !nb_path_is_dir(path);
+    if (!may_be || nb_gguf_open(&g, path, NULL)) return status;
+    char problem[sizeof err->text];
+    struct nb_span type = {0};
+    nb_gguf_get_string(g, "general.type", false, &type, NULL);
+    if (!type.bytes || (type.bytes == 5 && !memcmp(type.data, "model", 5))) {
+        snprintf(problem, sizeof problem, "%s", err->text);
+    } else {
+        snprintf(problem, sizeof problem, "no model: general.type is '%.*s'",
+                 type.bytes < 64 ? (int)type.bytes : 64, (const char *)type.data);
+        nb_err_clean(problem);
+    }
+    int rc = nb_cli_gguf_inspect(cli, g, tensors, problem, err);
+    nb_gguf_close(g);
+    return rc;
 }
 
 static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
@@ -279,8 +325,11 @@ static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
         look(&in);
         if (cli->json) rc = emit(cli, o, &in, err);
         else print(o, &in);
+        json_decref(in.types);
         json_decref(in.problems);
         nb_tokenizer_close(in.tokenizer);
+    } else if (dir) {
+        rc = inspect_no_model(cli, dir, o->tensors, rc, err);
     }
     nb_model_close(model);
     nb_free(dir);
@@ -289,7 +338,7 @@ static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
 
 const struct nb_command nb_command_inspect = {
     .name = "inspect",
-    .summary = "what a model folder holds, and what looks wrong",
+    .summary = "what a model folder or GGUF file holds, and what looks wrong",
     .usage = "MODEL [options]",
     .about = "Reads headers and configs only: architecture, parameters, quantization, sizes.",
     .example = "models/books-11m --tensors",

@@ -13,21 +13,24 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/gate.h"
+#include "cli/quantize_gguf.h"
 #include "cli/quantize_options.h"
 #include "pipeline/pipeline.h"
 
 #define FIELD(name) offsetof(struct nb_quantize_words, name)
 
 static const struct nb_option options[] = {
-    {'o', "out", NB_OPTION_TEXT, FIELD(out), "DIR", "the folder to make", 0, 0},
+    {'o', "out", NB_OPTION_TEXT, FIELD(out), "DIR", "the folder, or .gguf file, to make", 0, 0},
     {0, "method", NB_OPTION_TEXT, FIELD(method), "M", "rtn, gptq, awq, awq+gptq, none, best (best)",
      0, 0},
     {0, "effort", NB_OPTION_TEXT, FIELD(effort), "E", "fast, normal, max (normal)", 0, 0},
     {'w', "bits", NB_OPTION_INT, FIELD(bits), "N", "2, 3, 4, 8 (4)", 1, 16},
     {'g', "group", NB_OPTION_INT, FIELD(group), "N", "weights per scale; -1: a whole row (128)", -1,
      1e6},
-    {0, "scheme", NB_OPTION_TEXT, FIELD(scheme), "S", "W4A16, W8A16 and so on, for --bits", 0, 0},
-    {0, "format", NB_OPTION_TEXT, FIELD(format), "F", "gptq, gptq_v2, awq (gptq)", 0, 0},
+    {0, "scheme", NB_OPTION_TEXT, FIELD(scheme), "S",
+     "W4A16 and so on, for --bits; gguf: Q4_K_M, IQ4_XS, ...", 0, 0},
+    {0, "format", NB_OPTION_TEXT, FIELD(format), "F",
+     "gptq, gptq_v2, awq, gguf (gptq; gguf if -o ends so)", 0, 0},
     {0, "sym", NB_OPTION_FLAG, FIELD(sym), NULL, NULL, 0, 0},
     {0, "asym", NB_OPTION_FLAG, FIELD(asym), NULL, "the grid (gptq sym, awq asym)", 0, 0},
     {0, "act-order", NB_OPTION_CHOICE, FIELD(order), "auto|none|static|group|pivoted|dynamic",
@@ -48,6 +51,15 @@ static const struct nb_option options[] = {
     {0, "eval-text", NB_OPTION_TEXT, FIELD(eval_text), "FILE", "text of the gate (bundled)", 0, 0},
     {0, "gate", NB_OPTION_TEXT, FIELD(gate), "LIST", NULL, 0, 0},
     {0, "no-gate", NB_OPTION_FLAG, FIELD(no_gate), NULL, "ratio=X,kld=Y,top=Z (ratio=1.05)", 0, 0},
+    {0, "imatrix", NB_OPTION_TEXT, FIELD(imatrix), "FILE", "gguf: importance matrix", 0, 0},
+    {0, "tensor-type", NB_OPTION_LIST, FIELD(tensor_type), "RE=TYPE",
+     "gguf: type of tensors whose name matches", 0, 0},
+    {0, "output-type", NB_OPTION_TEXT, FIELD(output_type), "T", NULL, 0, 0},
+    {0, "embedding-type", NB_OPTION_TEXT, FIELD(embedding_type), "T",
+     "gguf: type of head and embedding", 0, 0},
+    {0, "pure", NB_OPTION_FLAG, FIELD(pure), NULL, NULL, 0, 0},
+    {0, "requantize", NB_OPTION_FLAG, FIELD(requantize), NULL,
+     "gguf: one type for all; a quantized source too", 0, 0},
     {0, "ignore", NB_OPTION_LIST, FIELD(ignore), "GLOB", NULL, 0, 0},
     {0, "include", NB_OPTION_LIST, FIELD(include), "GLOB", "modules left in float; but not these",
      0, 0},
@@ -220,6 +232,7 @@ static int open_gate(struct nb_gate *gate, const struct nb_quantize_words *w,
 static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
 {
     const struct nb_quantize_words *w = opts;
+    if (nb_cli_wants_gguf(w)) return nb_cli_quantize_gguf(cli, w, err);
     struct nb_quantize_plan *plan = nb_xalloc(sizeof *plan);
     struct nb_gate gate = {.cli = cli};
     struct nb_runtime rt = {0};
@@ -248,7 +261,7 @@ static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
 
 const struct nb_command nb_command_quantize = {
     .name = "quantize",
-    .summary = "makes a quantized model folder and measures it",
+    .summary = "makes a quantized model folder or GGUF file and measures it",
     .usage = "MODEL -o DIR [options]",
     .about =
         "The same command resumes an interrupted run. Exit 6: made, but outside the tolerance.",

@@ -156,7 +156,7 @@ static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
     struct nb_tokenizer *tok = NULL;
     json_t *result = NULL;
     int rc = nb_locate_model(cli->args[0], &dir, err);
-    if (!rc) rc = nb_tokenizer_open(&tok, dir, err);
+    if (!rc) rc = nb_model_tokenizer_at(&tok, dir, err);
     if (!rc) rc = nb_cli_read(o->text, &input, &n, err);
     if (!rc) {
         result = each_line(tok, o, input, n, o->decode ? decode_line : encode_line, err);

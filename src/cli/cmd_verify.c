@@ -51,6 +51,7 @@ static void report(const struct verified *v, const char *phase, const char *item
 
 static int load_manifest(struct verified *v, struct nb_err *err)
 {
+    if (v->model->gguf) return 0; /* one file, nothing beside it */
     char *path = nb_path_join(v->dir, "manifest.json");
     int rc = 0;
     if (nb_path_exists(path)) {
@@ -110,7 +111,8 @@ static int check_files(struct verified *v, struct nb_err *err)
         if (rc) return rc;
         report(v, "hash", name, ++v->files, total);
     }
-    for (size_t i = 0; v->manifest && i < nb_safetensors_file_count(v->model->tensors); i++) {
+    if (!v->manifest || v->model->gguf) return 0;
+    for (size_t i = 0; i < nb_safetensors_file_count(v->model->tensors); i++) {
         const char *shard = nb_safetensors_file_name(v->model->tensors, i);
         if (!json_object_get(files, shard)) {
             return nb_fail(err, NB_E_FORMAT, "%s/%s: holds weights, manifest.json does not list it",
@@ -185,6 +187,8 @@ static int scan_linears(struct verified *v, struct nb_err *err)
             struct nb_weight w;
             nb_arena_reset(&arena);
             rc = nb_model_linear(m, l, &a->linears[i], &arena, &w, err);
+            if (!rc && w.blocks.data)
+                v->modules++; /* the scan of all tensors has seen its blocks */
             if (rc || !w.q) continue;
             int64_t planes =
                 (w.q->rows + w.q->spec.group_rows - 1) / w.q->spec.group_rows * w.q->n_groups;
@@ -201,28 +205,27 @@ static int scan_linears(struct verified *v, struct nb_err *err)
 
 static int check_tokenizer(struct verified *v, struct nb_err *err)
 {
-    char *path = nb_path_join(v->dir, "tokenizer.json");
+    const char *name = v->model->gguf ? "vocabulary" : "tokenizer.json";
     struct nb_tokenizer *tok = NULL;
     int64_t missing = 0;
     int rc = 0;
-    if (nb_path_exists(path)) {
-        rc = nb_tokenizer_open(&tok, v->dir, err);
+    if (nb_model_has_tokenizer(v->model)) {
+        rc = nb_model_tokenizer(&tok, v->model, err);
         if (!rc) rc = nb_lm_check_vocabulary(v->model, tok, &missing, err);
         if (!rc && nb_lm_vocabulary_gap(v->model, missing)) {
-            add_note(v, "%s has far fewer tokens than the embedding has rows", "tokenizer.json");
+            add_note(v, "%s has far fewer tokens than the embedding has rows", name);
         }
     } else {
-        add_note(v, "no %s", "tokenizer.json");
+        add_note(v, "no %s", name);
     }
     nb_tokenizer_close(tok);
-    nb_free(path);
     return rc;
 }
 
 static int verify(struct verified *v, struct nb_err *err)
 {
     int rc = nb_model_open(&v->model, v->dir, err);
-    if (!rc) v->tensors = (int64_t)nb_safetensors_count(v->model->tensors);
+    if (!rc) v->tensors = (int64_t)nb_model_tensor_count(v->model);
     if (!rc) rc = check_tokenizer(v, err);
     if (!rc) rc = load_manifest(v, err);
     if (!rc && v->manifest) rc = check_files(v, err);

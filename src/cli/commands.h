@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 extern const struct nb_command nb_command_quantize;
+extern const struct nb_command nb_command_convert;
 extern const struct nb_command nb_command_eval;
 extern const struct nb_command nb_command_run;
 extern const struct nb_command nb_command_inspect;

@@ -143,7 +143,7 @@ int nb_gate_open(struct nb_gate *g, const struct nb_calib_opts *calib, struct nb
     struct nb_model *model = NULL;
     struct nb_tokenizer *tok = NULL;
     int rc = nb_model_open(&model, g->model_dir, err);
-    if (!rc) rc = nb_tokenizer_open(&tok, g->model_dir, err);
+    if (!rc) rc = nb_model_tokenizer(&tok, model, err);
     if (!rc) rc = nb_lm_check_vocabulary(model, tok, NULL, err);
     if (!rc) rc = load_text(g, model, tok, err);
     if (!rc && calib) rc = compare_early(g, calib, model, tok, err);

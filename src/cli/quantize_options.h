@@ -10,6 +10,9 @@
 struct nb_quantize_words { /* as typed */
     const char *out, *method, *effort, *scheme, *format, *clip, *precision, *config, *eval_text,
         *gate;
+    const char *imatrix, *output_type, *embedding_type; /* of GGUF files, as the next two lines */
+    struct nb_option_list tensor_type;
+    bool pure, requantize;
     int64_t bits, group, samples, seqlen, seed;
     double damp, gptaq;
     int order;

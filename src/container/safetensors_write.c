@@ -279,6 +279,25 @@ int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data,
     return rc;
 }
 
+int nb_st_writer_put_at(struct nb_st_writer *w, const char *name, uint64_t offset, const void *data,
+                        size_t bytes, struct nb_err *err)
+{
+    size_t i = find_planned(w, name);
+    if (i == w->layout.n_tensors)
+        return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was not planned", name);
+    const struct nb_st_planned *t = &w->layout.tensors[i];
+    if (offset > t->bytes || bytes > t->bytes - offset) {
+        return nb_fail(err, NB_E_FAIL,
+                       "tensor '%.120s' has %" PRIu64 " bytes planned, a piece ends behind them",
+                       name, t->bytes);
+    }
+    const struct nb_st_shard *s = &w->layout.shards[t->shard];
+    int rc = nb_pwrite_all(w->fds[t->shard], data, bytes, s->head_bytes + t->offset + offset,
+                           s->name, err);
+    if (!rc && offset + bytes == t->bytes) atomic_store(&w->put[i], 1);
+    return rc;
+}
+
 int nb_st_writer_mark(struct nb_st_writer *w, const char *name, struct nb_err *err)
 {
     size_t i = find_planned(w, name);

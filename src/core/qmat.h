@@ -40,19 +40,22 @@ enum nb_act_kind { NB_ACT_NONE, NB_ACT_INT8_TOKEN, NB_ACT_FP8_TOKEN, NB_ACT_FP8_
 struct nb_qspec { /* what kind of numbers; no data */
     struct nb_elem elem;
     int64_t group_rows, group_cols; /* weights sharing a scale: 1 x 128, 1 x K, 128 x 128, N x K */
-    enum nb_dtype scale_dtype;      /* how single-level scales are stored: F16, BF16, F32 */
-    int64_t super_groups;           /* scales that share a super-scale; 0: single level */
+    enum nb_dtype scale_dtype;  /* how scales (two levels: super-scales) are stored: F16, F32 ... */
+    int64_t super_groups;       /* scales that share a super-scale; 0: single level */
+    int scale_bits, scale_zero; /* two levels: bits of a scale's code, and which code is scale 0 */
     enum nb_zero zero;
     bool symmetric;       /* CODE zeros are all 2^(bits-1) */
+    bool zero_implied;    /* CODE zeros belong to the format and are not stored */
     enum nb_act_kind act; /* activation numbers it was made for */
 };
 
 /* Scales or zeros of a matrix: value[group_row * n_groups + group], decoded f32, exact in the file's
- * type. Two levels: value = super[group / super_groups] * code + offset, codes kept for the file. */
+ * type. Two levels: value = super[group_row * n_supers + group / super_groups] * (code - scale_zero) +
+ * offset (a minimum has no scale_zero); codes are kept for the file. */
 struct nb_plane {
     float *value;
     uint8_t *codes; /* NULL: single level */
-    float *super;
+    float *super;   /* NULL: single level */
     float offset;
 };
 
@@ -60,15 +63,17 @@ struct nb_qmat {
     struct nb_qspec spec;
     int64_t rows, cols; /* N, K */
     int64_t n_groups;   /* per group row: ceil(K / group_cols) */
+    int64_t n_supers;   /* per group row: ceil(n_groups / super_groups); 0: single level */
     uint8_t *codes;     /* [N, K], one byte per code (vec 1, bits <= 8), original column order */
     struct nb_plane scale, zero;
     const int32_t *col_group; /* [K] group per column (act-order); NULL: k / group_cols */
 };
 
-/* Fills spec/rows/cols/n_groups and allocates codes and planes from arena (zeroed). group_cols <= 0 in
- * spec means K, group_rows <= 0 means 1; groups larger than the matrix become it. col_group stays NULL.
+/* Fills spec/rows/cols/n_groups/n_supers and allocates codes and planes from arena (zeroed), with
+ * super_groups > 0 those of both levels: of the scales, and of the zeros when they are minima. group_cols <= 0
+ * in spec means K, group_rows <= 0 means 1; groups larger than the matrix become it. col_group stays NULL.
  * NB_E_NOMEM, or NB_E_SPEC for an empty matrix, elements of more than 8 bits or not of scalars, a FLOAT
- * whose parts do not add up, a TABLE without values. */
+ * whose parts do not add up, a TABLE without values, scale codes of more than 8 bits. */
 int nb_qmat_init(struct nb_qmat *q, const struct nb_qspec *spec, int64_t rows, int64_t cols,
                  struct nb_arena *arena, struct nb_err *err);
 
@@ -83,6 +88,9 @@ static inline int64_t nb_qmat_plane_index(const struct nb_qmat *q, int64_t n, in
     return n / q->spec.group_rows * q->n_groups + nb_qmat_group(q, k);
 }
 
+/* Two levels: the values of one group row from its codes and super-scales, one rounding per operation. */
+void nb_qmat_fill_values(struct nb_qmat *q, int64_t group_row);
+
 /* out[k] = weight (row, k), k in [0, K). f32 arithmetic: scale * (elem - zero), one rounding each. */
 void nb_qmat_dequant_row(const struct nb_qmat *q, int64_t row, float *out);
 
@@ -91,7 +99,7 @@ float nb_elem_value(const struct nb_elem *e, unsigned code); /* vec 1 */
 /* Bits per weight as stored in a file with this spec: codes, scales, zeros. */
 double nb_qspec_bits_per_weight(const struct nb_qspec *spec, int64_t rows, int64_t cols);
 
-/* "int4 sym g128" and the like. */
+/* "int4 sym g128" and the like; "int4 asym g32 scales int6 x8" with two levels. */
 void nb_qspec_describe(const struct nb_qspec *spec, char *out, size_t bytes);
 
 #endif

@@ -26,11 +26,36 @@ struct nb_compare_result { /* against the float model, paired over the same toke
         confident_flips; /* share where the base gave its top token p > 0.9 and the top changed */
 };
 
+/* What llama.cpp's perplexity tool prints about a model and a base, by its definitions: tokens as units,
+ * KL over the entries with log p_base > -16, errors by linear propagation. Source: gguf, section 7.3. */
+struct nb_estimate {
+    double value, error;
+};
+
+enum { NB_LLAMACPP_KLD_LEVELS = 11, NB_LLAMACPP_DP_LEVELS = 13 };
+
+struct nb_llamacpp_result {
+    struct nb_estimate ppl, ppl_base;
+    double correlation; /* of ln PPL and ln PPL(base) */
+    struct nb_estimate ln_ratio, ratio, difference;
+    struct nb_estimate kld; /* nats */
+    struct nb_estimate dp;  /* p(token) - p_base(token) */
+    struct nb_estimate dp_rms, same_top;
+    bool has_quantiles; /* false: fewer than 100 positions */
+    double kld_quantiles[NB_LLAMACPP_KLD_LEVELS], dp_quantiles[NB_LLAMACPP_DP_LEVELS];
+};
+
+/* The shares that the quantiles stand for, from 1 (maximum) to 0 (minimum). */
+extern const double nb_llamacpp_kld_levels[NB_LLAMACPP_KLD_LEVELS];
+extern const double nb_llamacpp_dp_levels[NB_LLAMACPP_DP_LEVELS];
+
 struct nb_eval_result {
     int64_t window, n_windows, n_tokens; /* n_tokens: scored positions */
     double ppl, ppl_stderr;
     bool has_compare;
     struct nb_compare_result compare;
+    bool has_llamacpp; /* protocol llama.cpp with a base */
+    struct nb_llamacpp_result llamacpp;
     enum nb_verdict verdict;
     char verdict_text[160]; /* which tolerance decided, with figures */
     char text_sha256[65], tokenizer_sha256[65];

@@ -14,30 +14,19 @@
 
 static int load_head(struct nb_engine *e, const struct nb_model *model, struct nb_err *err)
 {
-    const struct nb_arch *a = e->arch;
-    struct nb_weight w = {.name = a->head_name, .rows = a->vocab_size, .cols = a->hidden_size};
-    struct nb_arena arena;
-    nb_arena_init(&arena);
-    int rc;
-    if (a->tie_word_embeddings) {
-        rc = nb_model_head(model, &w.dense, err);
-    } else {
-        char path[NB_NAME_MAX]; /* a head may be quantized, so it is asked for as a module */
-        snprintf(path, sizeof path, "%.*s", (int)(strlen(a->head_name) - strlen(".weight")),
-                 a->head_name);
-        struct nb_module_ref head = {path, a->vocab_size, a->hidden_size};
-        rc = nb_model_module(model, &head, &arena, &w, err);
-    }
+    struct nb_weight w;
+    int rc = nb_model_head(model, &e->arena, &w, err);
     if (!rc) rc = nb_linear_init(&e->head, e->be, &w, err);
-    nb_arena_release(&arena);
+    if (w.q) nb_arena_release(&e->arena); /* packed by now */
     return rc;
 }
 
 static int load(struct nb_engine *e, const struct nb_model *model, struct nb_err *err)
 {
     const struct nb_arch *a = e->arch;
-    int rc = nb_model_tensor(model, a->embed_name, &e->embed, err);
-    if (!rc) rc = nb_model_vector(&e->norm, model, a->norm_name, a->hidden_size, err);
+    nb_arena_init(&e->arena);
+    int rc = nb_model_embedding(model, &e->embed, err);
+    if (!rc) rc = nb_model_norm_weight(&e->norm, model, a->norm_name, a->hidden_size, err);
     if (!rc) rc = load_head(e, model, err);
     if (rc) return rc;
     e->layers = nb_calloc((size_t)a->n_layers, sizeof(struct nb_layer *));
@@ -70,6 +59,7 @@ void nb_engine_free(struct nb_engine *e)
     nb_free(e->layers);
     nb_free(e->norm);
     if (e->head.kernel) nb_linear_release(&e->head);
+    nb_arena_release(&e->arena);
     nb_rope_table_release(&e->rope);
     nb_free(e->buffer);
     nb_free(e);
@@ -87,11 +77,14 @@ struct nb_backend *nb_engine_backend(const struct nb_engine *e)
 
 /* ---- embedding ---- */
 
-static int embed(const struct nb_arch *arch, const struct nb_tensor *table, const int32_t *ids,
+static int embed(const struct nb_arch *arch, const struct nb_weight *table, const int32_t *ids,
                  int64_t n, float *h, struct nb_err *err)
 {
     const int64_t d = arch->hidden_size;
-    const size_t row_bytes = (size_t)d * (size_t)nb_dtype_bits(table->dtype) / 8;
+    if (!table->blocks.data && !nb_dtype_is_weight(table->dense.dtype)) {
+        return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16",
+                       arch->embed_name, nb_dtype_name(table->dense.dtype));
+    }
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= arch->vocab_size) {
             return nb_fail(err, NB_E_FORMAT,
@@ -99,13 +92,9 @@ static int embed(const struct nb_arch *arch, const struct nb_tensor *table, cons
                            i, ids[i], arch->vocab_size - 1);
         }
     }
-    for (int64_t i = 0; i < n; i++) {
-        if (!nb_to_f32(h + i * d, table->data.data + (size_t)ids[i] * row_bytes, table->dtype,
-                       (size_t)d)) {
-            return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16",
-                           arch->embed_name, nb_dtype_name(table->dtype));
-        }
-    }
+    for (int64_t i = 0; i < n; i++) nb_weight_row(table, ids[i], h + i * d);
+    const float scale = (float)arch->embed_scale;
+    for (int64_t i = 0; scale != 1 && i < n * d; i++) h[i] *= scale;
     return 0;
 }
 
@@ -118,9 +107,9 @@ int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, fl
 int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids,
                    int64_t n, float *h, struct nb_err *err)
 {
-    struct nb_tensor table;
+    struct nb_weight table;
     (void)be;
-    int rc = nb_model_tensor(model, model->arch.embed_name, &table, err);
+    int rc = nb_model_embedding(model, &table, err);
     return rc ? rc : embed(&model->arch, &table, ids, n, h, err);
 }
 
@@ -174,7 +163,7 @@ int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *
     if (rc) return rc;
     const int64_t width = nb_pass_width(a), kv = a->n_kv_heads * a->head_dim;
     float *x = e->buffer, *y = x + n * width;
-    struct nb_pass p = {.t = n, .cos_t = e->rope.cos_t, .sin_t = e->rope.sin_t, .k = y + n * width};
+    struct nb_pass p = {.t = n, .rope = &e->rope, .k = y + n * width};
     p.v = p.k + n * kv;
     p.scratch = p.v + n * kv;
     for (int64_t l = 0; l < a->n_layers; l++) nb_engine_layer(e->layers[l], &p, hidden, x, y);
@@ -186,4 +175,6 @@ void nb_engine_logits(struct nb_engine *e, const float *hidden, int64_t m, float
 {
     const struct nb_linear_out out = {.lin = &e->head, .y = logits, .ldy = e->arch->vocab_size};
     nb_linear_run(e->be, &out, hidden, m, e->arch->hidden_size);
+    if (e->arch->final_softcap > 0)
+        nb_softcap(e->be, logits, m * e->arch->vocab_size, (float)e->arch->final_softcap);
 }

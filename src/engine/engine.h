@@ -71,8 +71,8 @@ void nb_layer_free(struct nb_layer *l);
  * borrowed and must outlive the layer, bias is copied. */
 int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bias,
                      struct nb_err *err);
-/* Norm weight [hidden] f32 in force, writable (AWQ folds): name as arch->attn_norm_name /
- * mlp_norm_name. */
+/* Effective norm weight [hidden] f32 in force (arch->norm_offset is in it, the file's tensor is
+ * without), writable (AWQ folds): name as arch->attn_norm_name / mlp_norm_name. */
 float *nb_layer_norm(struct nb_layer *l, enum nb_input input);
 
 /* Embeds n tokens: h[n, hidden_size]. */
@@ -91,7 +91,8 @@ struct nb_layer_io { /* n_windows independent sequences of t tokens from positio
 /* One step:
  *   ATTN: y = norm(h)                  O:    y = attention(q(x), k(x), v(x))
  *   MLP:  h += o(x); y = norm(h)       DOWN: y = act(gate(x)) * up(x)
- * nb_layer_finish: h += down(x). */
+ * nb_layer_finish: h += down(x). With arch->post_norm, o(x) and down(x) are normalized before they
+ * are added. */
 int nb_layer_step(struct nb_layer *l, enum nb_input input, const struct nb_layer_io *io,
                   struct nb_err *err);
 int nb_layer_finish(struct nb_layer *l, float *h, const float *x, int64_t n_windows, int64_t t,

@@ -10,7 +10,8 @@
 struct nb_engine {
     const struct nb_arch *arch;
     struct nb_backend *be;
-    struct nb_tensor embed;
+    struct nb_weight embed;
+    struct nb_arena arena; /* of a head whose rows had to be copied */
     float *norm;
     struct nb_linear head;
     struct nb_layer **layers;

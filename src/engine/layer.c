@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -39,8 +38,8 @@ int64_t nb_pass_scratch_floats(const struct nb_arch *arch)
 
 /* ---- loading ---- */
 
-int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n,
-                    struct nb_err *err)
+int nb_model_norm_weight(float **out, const struct nb_model *model, const char *name, int64_t n,
+                         struct nb_err *err)
 {
     struct nb_tensor t;
     int rc = nb_model_tensor(model, name, &t, err);
@@ -51,48 +50,66 @@ int nb_model_vector(float **out, const struct nb_model *model, const char *name,
     }
     *out = nb_alloc((size_t)n, sizeof **out);
     if (!*out) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", name);
-    if (nb_to_f32(*out, t.data.data, t.dtype, (size_t)n)) return 0;
+    if (nb_to_f32(*out, t.data.data, t.dtype, (size_t)n)) {
+        const float offset = (float)model->arch.norm_offset;
+        for (int64_t i = 0; offset != 0 && i < n; i++) (*out)[i] += offset;
+        return 0;
+    }
     nb_free(*out);
     *out = NULL;
     return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", name,
                    nb_dtype_name(t.dtype));
 }
 
-int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name,
-                    int64_t n, struct nb_err *err)
+int nb_layer_norm_weight(float **out, const struct nb_model *model, int64_t index, const char *name,
+                         int64_t n, struct nb_err *err)
 {
     char full[NB_NAME_MAX * 2];
     nb_arch_name(&model->arch, index, name, full);
-    return nb_model_vector(out, model, full, n, err);
+    return nb_model_norm_weight(out, model, full, n, err);
 }
 
 static int load_norms(struct nb_layer *l, const struct nb_model *model, struct nb_err *err)
 {
     const struct nb_arch *a = l->arch;
-    int rc =
-        nb_layer_vector(&l->attn_norm, model, l->index, a->attn_norm_name, a->hidden_size, err);
-    if (!rc)
-        rc = nb_layer_vector(&l->mlp_norm, model, l->index, a->mlp_norm_name, a->hidden_size, err);
-    if (rc || !a->qk_norm) return rc;
-    rc = nb_layer_vector(&l->q_norm, model, l->index, a->q_norm_name, a->head_dim, err);
-    if (!rc) rc = nb_layer_vector(&l->k_norm, model, l->index, a->k_norm_name, a->head_dim, err);
+    const struct {
+        float **at;
+        const char *name;
+        int64_t n;
+        bool has;
+    } norms[] = {
+        {&l->attn_norm, a->attn_norm_name, a->hidden_size, true},
+        {&l->post_attn_norm, a->post_attn_norm_name, a->hidden_size, a->post_norm},
+        {&l->mlp_norm, a->mlp_norm_name, a->hidden_size, true},
+        {&l->post_mlp_norm, a->post_mlp_norm_name, a->hidden_size, a->post_norm},
+        {&l->q_norm, a->q_norm_name, a->head_dim, a->qk_norm},
+        {&l->k_norm, a->k_norm_name, a->head_dim, a->qk_norm},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof norms / sizeof *norms && !rc; i++) {
+        if (!norms[i].has) continue;
+        rc = nb_layer_norm_weight(norms[i].at, model, l->index, norms[i].name, norms[i].n, err);
+    }
     return rc;
 }
 
 static int load_linears(struct nb_layer *l, const struct nb_model *model, struct nb_err *err)
 {
-    struct nb_arena arena; /* unpacked codes of one matrix at a time */
-    nb_arena_init(&arena);
+    struct nb_arena
+        codes; /* unpacked, of one matrix at a time; then the linear has its own form of them */
+    struct nb_arena *arena = model->quant_config ? &codes : &l->arena;
+    nb_arena_init(&codes);
+    nb_arena_init(&l->arena);
     int rc = 0;
     for (int i = 0; i < l->arch->n_linears && !rc; i++) {
         const struct nb_arch_linear *lin = &l->arch->linears[i];
         struct nb_weight w;
-        rc = nb_model_linear(model, l->index, lin, &arena, &w, err);
+        rc = nb_model_linear(model, l->index, lin, arena, &w, err);
         if (!rc) rc = nb_linear_init(&l->linears[i], l->be, &w, err);
         l->by_role[lin->role] = i;
-        nb_arena_reset(&arena);
+        nb_arena_reset(&codes);
     }
-    nb_arena_release(&arena);
+    nb_arena_release(&codes);
     return rc;
 }
 
@@ -119,9 +136,12 @@ void nb_layer_free(struct nb_layer *l)
     for (int i = 0; i < l->arch->n_linears; i++) nb_linear_release(&l->linears[i]);
     nb_free(l->attn_norm);
     nb_free(l->mlp_norm);
+    nb_free(l->post_attn_norm);
+    nb_free(l->post_mlp_norm);
     nb_free(l->q_norm);
     nb_free(l->k_norm);
     nb_rope_table_release(&l->rope);
+    nb_arena_release(&l->arena);
     nb_free(l->scratch);
     nb_free(l);
 }
@@ -158,6 +178,8 @@ static void attend(struct nb_layer *l, const struct nb_pass *p, const float *x, 
 {
     const struct nb_arch *a = l->arch;
     const int64_t d = a->head_dim, q_width = a->n_heads * d, kv_width = a->n_kv_heads * d;
+    const struct nb_rope_angles *angles =
+        nb_arch_uses_local_rope(a, l->index) ? &p->rope->local : &p->rope->all;
     float *q = p->scratch, *k = p->k + p->past * kv_width, *v = p->v + p->past * kv_width;
     const struct nb_linear_out outs[] = {
         {linear(l, NB_ROLE_Q), q, q_width},
@@ -176,8 +198,8 @@ static void attend(struct nb_layer *l, const struct nb_pass *p, const float *x, 
                                 .ldx = q_width,
                                 .n_heads = a->n_heads,
                                 .head_dim = d,
-                                .cos_t = p->cos_t,
-                                .sin_t = p->sin_t};
+                                .cos_t = angles->cos_t,
+                                .sin_t = angles->sin_t};
     nb_rope_apply(l->be, &rows);
     rows.x = k;
     rows.ldx = kv_width;
@@ -196,7 +218,8 @@ static void attend(struct nb_layer *l, const struct nb_pass *p, const float *x, 
                                                    .n_kv_heads = a->n_kv_heads,
                                                    .head_dim = d,
                                                    .window = a->window[l->index],
-                                                   .scale = 1.0f / sqrtf((float)d)});
+                                                   .scale = (float)a->attn_scale,
+                                                   .softcap = (float)a->attn_softcap});
 }
 
 static enum nb_act_fn act_of(enum nb_hidden_act act)
@@ -209,13 +232,18 @@ static enum nb_act_fn act_of(enum nb_hidden_act act)
     }
 }
 
-/* h += linear(x) */
+/* h += linear(x), normalized first where the architecture says so */
 static void add_linear(struct nb_layer *l, enum nb_role role, const struct nb_pass *p, float *h,
                        const float *x)
 {
+    const float *post = role == NB_ROLE_O ? l->post_attn_norm : l->post_mlp_norm;
     const struct nb_linear *lin = linear(l, role);
     nb_linear_run(l->be, &(struct nb_linear_out){lin, p->scratch, lin->w.rows}, x, p->t,
                   lin->w.cols);
+    if (post) {
+        nb_rmsnorm(l->be, &(struct nb_norm){post, lin->w.rows, l->arch->rms_norm_eps}, p->scratch,
+                   p->scratch, p->t);
+    }
     nb_residual_add(l->be, h, p->scratch, p->t * lin->w.rows);
 }
 
@@ -274,8 +302,7 @@ static struct nb_pass pass_of(const struct nb_layer *l, int64_t t)
 {
     const int64_t kv = t * l->arch->n_kv_heads * l->arch->head_dim;
     return (struct nb_pass){.t = t,
-                            .cos_t = l->rope.cos_t,
-                            .sin_t = l->rope.sin_t,
+                            .rope = &l->rope,
                             .k = l->scratch,
                             .v = l->scratch + kv,
                             .scratch = l->scratch + 2 * kv};

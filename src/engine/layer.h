@@ -6,10 +6,14 @@
 
 #include "engine/engine.h"
 
-/* cos and sin of positions [first, first + n), [n, head_dim/2] each, scaled. */
-struct nb_rope_table {
+/* cos and sin of positions [first, first + n), [n, head_dim/2] each, scaled; once for the rotary
+ * parameters of all layers and, with local_rope, once for those of layers with a window. */
+struct nb_rope_angles {
     float *cos_t, *sin_t;
     double *inv_freq, scaling;
+};
+struct nb_rope_table {
+    struct nb_rope_angles all, local;
     int64_t capacity, first, n;
     int64_t length; /* sequence length the frequencies are for; matters to dynamic rope only */
 };
@@ -27,9 +31,12 @@ struct nb_layer {
     const struct nb_arch *arch;
     struct nb_backend *be;
     int64_t index;
-    float *attn_norm, *mlp_norm; /* [hidden] */
-    float *q_norm, *k_norm;      /* [head_dim], NULL without qk_norm */
+    /* Effective norm weights (norm_offset added). */
+    float *attn_norm, *mlp_norm;           /* [hidden] */
+    float *post_attn_norm, *post_mlp_norm; /* [hidden], NULL without post_norm */
+    float *q_norm, *k_norm;                /* [head_dim], NULL without qk_norm */
     struct nb_linear linears[NB_MAX_LINEARS];
+    struct nb_arena arena;       /* of weights that run where they lie and had to be copied */
     int by_role[NB_MAX_LINEARS]; /* role -> index */
     /* Only used by the layer API; the whole-model path brings its own. */
     struct nb_rope_table rope;
@@ -39,11 +46,11 @@ struct nb_layer {
 
 /* One sequence (or a stretch of it) going through a layer. */
 struct nb_pass {
-    int64_t t;                  /* tokens fed now */
-    int64_t past;               /* tokens before them */
-    const float *cos_t, *sin_t; /* of the first token fed */
-    float *k, *v;               /* [past + t, kv width]; the last t rows are written */
-    float *scratch;             /* nb_pass_scratch_floats(arch) * t */
+    int64_t t;                        /* tokens fed now */
+    int64_t past;                     /* tokens before them */
+    const struct nb_rope_table *rope; /* from the first token fed */
+    float *k, *v;                     /* [past + t, kv width]; the last t rows are written */
+    float *scratch;                   /* nb_pass_scratch_floats(arch) * t */
 };
 int64_t nb_pass_scratch_floats(const struct nb_arch *arch); /* per token */
 int64_t nb_pass_width(const struct nb_arch *arch);          /* widest input */
@@ -53,10 +60,11 @@ void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass
                    const float *x, float *y);
 void nb_layer_pass_finish(struct nb_layer *l, const struct nb_pass *p, float *h, const float *x);
 
-/* Full name of a tensor inside the layer, as f32 [n]; nb_free. */
-int nb_layer_vector(float **out, const struct nb_model *model, int64_t index, const char *name,
-                    int64_t n, struct nb_err *err);
-int nb_model_vector(float **out, const struct nb_model *model, const char *name, int64_t n,
-                    struct nb_err *err);
+/* What a norm multiplies by, f32 [n] (norm_offset added); nb_free. name: inside the layer, or of the
+ * model. */
+int nb_layer_norm_weight(float **out, const struct nb_model *model, int64_t index, const char *name,
+                         int64_t n, struct nb_err *err);
+int nb_model_norm_weight(float **out, const struct nb_model *model, const char *name, int64_t n,
+                         struct nb_err *err);
 
 #endif

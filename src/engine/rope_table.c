@@ -10,12 +10,28 @@
 #include "base/mem.h"
 #include "engine/layer.h"
 
+static void release(struct nb_rope_angles *a)
+{
+    nb_free(a->cos_t);
+    nb_free(a->sin_t);
+    nb_free(a->inv_freq);
+}
+
 void nb_rope_table_release(struct nb_rope_table *t)
 {
-    nb_free(t->cos_t);
-    nb_free(t->sin_t);
-    nb_free(t->inv_freq);
+    release(&t->all);
+    release(&t->local);
     *t = (struct nb_rope_table){0};
+}
+
+static bool take(struct nb_rope_angles *a, int64_t capacity, size_t half)
+{
+    size_t floats;
+    if (!nb_mul((size_t)capacity, half, &floats)) return false;
+    a->cos_t = nb_alloc(floats, sizeof *a->cos_t);
+    a->sin_t = nb_alloc(floats, sizeof *a->sin_t);
+    a->inv_freq = nb_alloc(half, sizeof *a->inv_freq);
+    return a->cos_t && a->sin_t && a->inv_freq;
 }
 
 int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, int64_t capacity,
@@ -23,14 +39,8 @@ int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, i
 {
     if (capacity <= t->capacity) return 0;
     const size_t half = (size_t)arch->head_dim / 2;
-    size_t floats;
     nb_rope_table_release(t);
-    if (nb_mul((size_t)capacity, half, &floats)) {
-        t->cos_t = nb_alloc(floats, sizeof *t->cos_t);
-        t->sin_t = nb_alloc(floats, sizeof *t->sin_t);
-        t->inv_freq = nb_alloc(half, sizeof *t->inv_freq);
-    }
-    if (!t->cos_t || !t->sin_t || !t->inv_freq) {
+    if (!take(&t->all, capacity, half) || (arch->local_rope && !take(&t->local, capacity, half))) {
         nb_rope_table_release(t);
         return nb_fail(err, NB_E_NOMEM, "no memory for the rotary table of %" PRId64 " positions",
                        capacity);
@@ -41,8 +51,21 @@ int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, i
 
 static bool same_frequencies(const struct nb_arch *arch, int64_t a, int64_t b)
 {
-    if (arch->rope.kind != NB_ROPE_DYNAMIC) return true;
+    bool dynamic = arch->rope.kind == NB_ROPE_DYNAMIC ||
+                   (arch->local_rope && arch->rope_local.kind == NB_ROPE_DYNAMIC);
+    if (!dynamic) return true;
     return a == b || (a <= arch->max_position && b <= arch->max_position);
+}
+
+static void fill(struct nb_rope_angles *a, int64_t half, int64_t first, int64_t n)
+{
+    for (int64_t p = 0; p < n; p++) {
+        for (int64_t i = 0; i < half; i++) {
+            double angle = (double)((float)(first + p) * (float)a->inv_freq[i]);
+            a->cos_t[p * half + i] = (float)cos(angle) * (float)a->scaling;
+            a->sin_t[p * half + i] = (float)sin(angle) * (float)a->scaling;
+        }
+    }
 }
 
 void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first,
@@ -51,13 +74,14 @@ void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int
     const int64_t half = arch->head_dim / 2;
     const bool same = t->length > 0 && same_frequencies(arch, t->length, length);
     if (same && t->first == first && n <= t->n) return;
-    if (!same) nb_rope_frequencies(arch, length, t->inv_freq, &t->scaling);
-    for (int64_t p = 0; p < n; p++) {
-        for (int64_t i = 0; i < half; i++) {
-            double angle = (double)((float)(first + p) * (float)t->inv_freq[i]);
-            t->cos_t[p * half + i] = (float)cos(angle) * (float)t->scaling;
-            t->sin_t[p * half + i] = (float)sin(angle) * (float)t->scaling;
-        }
+    struct {
+        struct nb_rope_angles *angles;
+        const struct nb_rope *rope;
+    } parts[] = {{&t->all, &arch->rope}, {&t->local, &arch->rope_local}};
+    for (int i = 0; i < (arch->local_rope ? 2 : 1); i++) {
+        struct nb_rope_angles *a = parts[i].angles;
+        if (!same) nb_rope_frequencies(arch, parts[i].rope, length, a->inv_freq, &a->scaling);
+        fill(a, half, first, n);
     }
     t->first = first;
     t->n = n;

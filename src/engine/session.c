@@ -87,11 +87,7 @@ static void feed(struct nb_session *s, int64_t t, int64_t whole)
     struct nb_engine *e = s->e;
     const struct nb_arch *a = e->arch;
     const int64_t kv = a->n_kv_heads * a->head_dim;
-    struct nb_pass p = {.t = t,
-                        .past = s->length,
-                        .cos_t = s->rope.cos_t,
-                        .sin_t = s->rope.sin_t,
-                        .scratch = s->scratch};
+    struct nb_pass p = {.t = t, .past = s->length, .rope = &s->rope, .scratch = s->scratch};
     nb_rope_table_fill(&s->rope, a, s->length, t, whole);
     for (int64_t l = 0; l < a->n_layers; l++) {
         p.k = s->k + l * s->max_tokens * kv;

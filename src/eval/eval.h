@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/progress.h"
+#include "base/span.h"
 #include "core/result.h"
 #include "data/data.h"
 #include "engine/engine.h"
@@ -46,7 +47,8 @@ enum nb_eval_protocol {
                            * below the window makes them overlap, each token scored once */
     NB_EVAL_GPTQ_PAPER, /* section 2.1: the same with the tokenizer's own BOS at the very front, 2048 */
     NB_EVAL_TRANSFORMERS, /* section 2.2: overlapping windows, stride 512 */
-    NB_EVAL_LLAMACPP, /* section 2.3: second half of each window of 512, first token replaced by BOS */
+    NB_EVAL_LLAMACPP, /* section 2.3: one trailing line feed dropped, special tokens plain text, second
+                       * half of each window of 512, first token replaced by BOS */
     NB_EVAL_LM_EVAL /* section 2.4: Wikipedia pages, rolling windows, per word and per byte */
 };
 
@@ -73,6 +75,8 @@ struct nb_eval_segment { /* one forward pass over ids[offset .. offset + n - 1) 
 struct nb_eval_plan {
     enum nb_eval_protocol protocol;
     int32_t *ids;
+    int32_t *
+        replaced; /* [n_segments] the text's own first token of each, where a BOS stands; or NULL */
     struct nb_eval_segment *segments;
     int64_t n_ids, n_segments, n_clusters;
     int64_t window, stride;   /* in force */
@@ -82,7 +86,8 @@ struct nb_eval_plan {
     char text_sha256[65];     /* of the text as given */
 };
 
-/* Errors: text too short for one window (found and needed); NB_E_USAGE for a stride beyond the window. */
+/* Errors: text too short for one window (found and needed); NB_E_USAGE for a stride beyond the window;
+ * NB_E_SPEC for LLAMACPP when the tokenizer ends texts with a token of its own. */
 int nb_eval_plan_make(struct nb_eval_plan *out, const struct nb_eval_request *request,
                       const struct nb_tokenizer *tokenizer, struct nb_err *err);
 /* Plan of windows made elsewhere (protocol WINDOWS); copies the ids. */
@@ -90,9 +95,32 @@ int nb_eval_plan_windows(struct nb_eval_plan *out, const struct nb_windows *wind
                          struct nb_err *err);
 void nb_eval_plan_release(struct nb_eval_plan *plan);
 
-/* Scores a plan. Hidden states of a segment are kept, logits in tiles of rows only. NB_E_NUMERIC when a
- * logit is not finite, NB_E_SPEC when the vocabularies of the two models differ, NB_E_INTERRUPTED. */
-int nb_eval_run(struct nb_eval_result *out, struct nb_engine *e, struct nb_engine *base,
+/* ---- llama.cpp's base-logits file: what one model said on a text, 16 bits per log-probability ---- */
+
+/* Mapped; sizes and tokens are checked when it is opened, rows when they are read. */
+struct nb_eval_logits;
+int nb_eval_logits_open(struct nb_eval_logits **out, const char *path, struct nb_err *err);
+/* As open, over bytes that outlive it (aligned to 4); name for messages. What the fuzzer calls. */
+int nb_eval_logits_parse(struct nb_eval_logits **out, struct nb_span bytes, const char *name,
+                         struct nb_err *err);
+void nb_eval_logits_close(struct nb_eval_logits *l);
+/* The file's tokens as a plan of protocol LLAMACPP, BOS put in as the tokenizer has one; at most limit windows
+ * (0: all). The plan has no text: text_sha256 is empty. */
+int nb_eval_plan_logits(struct nb_eval_plan *out, const struct nb_eval_logits *logits,
+                        const struct nb_tokenizer *tokenizer, int64_t limit, struct nb_err *err);
+
+/* ---- running a plan ---- */
+
+struct nb_eval_with {                    /* what else takes part; each may be NULL */
+    struct nb_engine *base;              /* scores the same tokens */
+    const struct nb_eval_logits *logits; /* stands for base; with the plan made from it only */
+    const char *save_logits;             /* file to write the model's own to; LLAMACPP only */
+};
+
+/* Scores a plan. Hidden states of a segment are kept, logits in tiles of rows only. A pair under LLAMACPP is
+ * compared by that tool's definitions too (out->llamacpp). NB_E_NUMERIC when a logit is not finite, NB_E_SPEC when
+ * the vocabularies of the two models differ, NB_E_FORMAT for a bad row of the file, NB_E_INTERRUPTED. */
+int nb_eval_run(struct nb_eval_result *out, struct nb_engine *e, const struct nb_eval_with *with,
                 const struct nb_eval_plan *plan, const struct nb_progress *progress,
                 struct nb_err *err);
 

@@ -12,6 +12,7 @@
 #include "base/sha256.h"
 #include "base/strbuf.h"
 #include "eval/eval.h"
+#include "eval/logits.h"
 #include "eval/wikitext.h"
 
 enum { PAPER_WINDOW = 2048, STRIDE = 512, LLAMACPP_WINDOW = 512 };
@@ -158,18 +159,34 @@ static int make_lm_eval(struct building *b, const struct nb_eval_request *q,
     return rc;
 }
 
-/* Does the tokenizer put a token before the text by itself? *bos: which. */
-static int find_bos(const struct nb_tokenizer *tok, int32_t *bos, struct nb_err *err)
+/* Does the tokenizer put a token before the text by itself? *bos: which. *ends: and one behind it? */
+static int find_bos(const struct nb_tokenizer *tok, int32_t *bos, bool *ends, struct nb_err *err)
 {
     struct nb_ids plain = {0}, with = {0};
     *bos = -1;
+    *ends = false;
     int rc = nb_tokenizer_encode(tok, "a", 1, 0, &plain, err);
     if (!rc) rc = nb_tokenizer_encode(tok, "a", 1, NB_ENCODE_TEMPLATE, &with, err);
     if (!rc && with.n > plain.n && (plain.n == 0 || with.data[0] != plain.data[0]))
         *bos = with.data[0];
+    if (!rc) *ends = with.n > plain.n + (*bos >= 0);
     nb_ids_release(&plain);
     nb_ids_release(&with);
     return rc;
+}
+
+static int refuse_end(const struct nb_eval_plan *p, struct nb_err *err)
+{
+    return nb_fail(err, NB_E_SPEC,
+                   "protocol %s is not defined for a tokenizer that ends each text with a token "
+                   "of its own",
+                   nb_eval_protocol_name(p->protocol));
+}
+
+static unsigned encode_flags(enum nb_eval_protocol p)
+{
+    if (p == NB_EVAL_WINDOWS) return 0;
+    return p == NB_EVAL_LLAMACPP ? NB_ENCODE_TEMPLATE | NB_ENCODE_PLAIN : NB_ENCODE_TEMPLATE;
 }
 
 /* Text to plan->ids: WikiText's raw file in rows where the protocol scores rows; then BOS where it has one. */
@@ -180,18 +197,20 @@ static int encode(struct building *b, const struct nb_eval_request *q,
     struct nb_strbuf rows;
     struct nb_ids ids = {0};
     nb_strbuf_init(&rows);
-    bool joins = q->protocol == NB_EVAL_GPTQ_PAPER || q->protocol == NB_EVAL_TRANSFORMERS;
+    bool joins = q->protocol == NB_EVAL_GPTQ_PAPER || q->protocol == NB_EVAL_TRANSFORMERS, ends;
     p->wikitext_rows = joins && nb_wikitext_is_raw(q->text, q->bytes);
     if (p->wikitext_rows) nb_wikitext_join_rows(q->text, q->bytes, &rows);
     const char *text = p->wikitext_rows ? nb_strbuf_cstr(&rows) : q->text;
+    size_t bytes = p->wikitext_rows ? rows.len : q->bytes;
     int rc = rows.failed ? nb_fail(err, NB_E_NOMEM, "out of memory for the text")
-                         : find_bos(tok, bos, err);
+                         : find_bos(tok, bos, &ends, err);
     if (q->protocol == NB_EVAL_WINDOWS) *bos = -1;
+    if (q->protocol == NB_EVAL_LLAMACPP) {
+        if (!rc && ends) rc = refuse_end(p, err);
+        if (bytes && text[bytes - 1] == '\n') bytes--;
+    }
     p->bos = *bos >= 0;
-    unsigned flags = q->protocol == NB_EVAL_WINDOWS ? 0 : NB_ENCODE_TEMPLATE;
-    if (!rc)
-        rc = nb_tokenizer_encode(tok, text, p->wikitext_rows ? rows.len : q->bytes, flags, &ids,
-                                 err);
+    if (!rc) rc = nb_tokenizer_encode(tok, text, bytes, encode_flags(q->protocol), &ids, err);
     if (!rc) rc = append_ids(b, ids.data, ids.n, err);
     nb_ids_release(&ids);
     nb_strbuf_release(&rows);
@@ -211,6 +230,23 @@ static int long_stride(const struct nb_eval_plan *p, struct nb_err *err)
     return nb_fail(err, NB_E_USAGE,
                    "a stride of %" PRId64 " is longer than the window of %" PRId64 " tokens",
                    p->stride, p->window);
+}
+
+/* llama.cpp: disjoint windows, second halves scored, BOS (or -1) in the place of each first token. */
+static int add_halves(struct building *b, int32_t bos, struct nb_err *err)
+{
+    struct nb_eval_plan *p = b->plan;
+    int rc = add_windows(b, p->window, p->window, p->window / 2 + 1, err);
+    if (rc || bos < 0) return rc;
+    p->replaced = nb_alloc((size_t)p->n_segments, sizeof *p->replaced);
+    if (!p->replaced)
+        return nb_fail(err, NB_E_NOMEM, "out of memory for %" PRId64 " windows", p->n_segments);
+    for (int64_t i = 0; i < p->n_segments; i++) {
+        int32_t *first = p->ids + p->segments[i].offset;
+        p->replaced[i] = *first;
+        *first = bos;
+    }
+    return 0;
 }
 
 static int make_from_ids(struct building *b, const struct nb_eval_request *q, int32_t bos,
@@ -236,10 +272,7 @@ static int make_from_ids(struct building *b, const struct nb_eval_request *q, in
     }
     p->window = q->window ? q->window : LLAMACPP_WINDOW;
     if (p->n_ids < 2 * p->window) return too_short(p, 2 * p->window, err);
-    if (bos >= 0) {
-        for (int64_t c = 0; c < p->n_ids / p->window; c++) p->ids[c * p->window] = bos;
-    }
-    return add_windows(b, p->window, p->window, p->window / 2 + 1, err);
+    return add_halves(b, bos, err);
 }
 
 int nb_eval_plan_make(struct nb_eval_plan *out, const struct nb_eval_request *q,
@@ -291,9 +324,30 @@ int nb_eval_plan_windows(struct nb_eval_plan *out, const struct nb_windows *w, s
     return rc;
 }
 
+int nb_eval_plan_logits(struct nb_eval_plan *out, const struct nb_eval_logits *logits,
+                        const struct nb_tokenizer *tokenizer, int64_t limit, struct nb_err *err)
+{
+    struct nb_eval_logits_shape shape = nb_eval_logits_shape_of(logits);
+    int64_t n = limit && limit < shape.n_windows ? limit : shape.n_windows;
+    memset(out, 0, sizeof *out);
+    out->protocol = NB_EVAL_LLAMACPP;
+    out->window = shape.window;
+    struct building b = {.plan = out};
+    int32_t bos;
+    bool ends;
+    int rc = find_bos(tokenizer, &bos, &ends, err);
+    if (!rc && ends) rc = refuse_end(out, err);
+    if (!rc) out->bos = bos >= 0;
+    if (!rc) rc = append_ids(&b, nb_eval_logits_ids(logits), (size_t)(n * shape.window), err);
+    if (!rc) rc = add_halves(&b, bos, err);
+    if (rc) nb_eval_plan_release(out);
+    return rc;
+}
+
 void nb_eval_plan_release(struct nb_eval_plan *plan)
 {
     nb_free(plan->ids);
+    nb_free(plan->replaced);
     nb_free(plan->segments);
     memset(plan, 0, sizeof *plan);
 }

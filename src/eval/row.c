@@ -113,3 +113,55 @@ void nb_eval_row_pair(struct nb_eval_row *out, const float *logits, const float 
     out->same_top = top == top_base;
     out->flip = !out->same_top && 1.0 / sum_base > 0.9;
 }
+
+void nb_eval_row_sum(const float *logits, int64_t v, float *max, float *log_sum)
+{
+    int64_t top;
+    float m = row_max(logits, v, &top);
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= v; i += LANES) {
+        for (int j = 0; j < LANES; j++) lane[j] += (float)exp_nonpositive(logits[i + j] - m);
+    }
+    for (int j = 0; i < v; i++, j++) lane[j] += (float)exp_nonpositive(logits[i] - m);
+    *max = m;
+    *log_sum = (float)log(lane_sum(lane));
+}
+
+void nb_eval_row_log_softmax(float *logits, int64_t v)
+{
+    float max, log_sum;
+    nb_eval_row_sum(logits, v, &max, &log_sum);
+    for (int64_t i = 0; i < v; i++) logits[i] = logits[i] - max - log_sum;
+}
+
+/* One entry's share of the divergence; lse: max + log_sum of the model's logits. */
+static inline double divergence_term(float log_base, float logit, float lse)
+{
+    float p = (float)exp_nonpositive(log_base), term = p * (log_base - logit + lse);
+    return log_base > -16.0F ? term : 0.0F;
+}
+
+void nb_eval_row_llamacpp(struct nb_eval_row *out, const float *logits, const float *log_base,
+                          int64_t v, int32_t target)
+{
+    int64_t top, top_base;
+    float max, log_sum, max_base = row_max(log_base, v, &top_base);
+    row_max(logits, v, &top);
+    nb_eval_row_sum(logits, v, &max, &log_sum);
+    float lse = max + log_sum, nll = lse - logits[target], nll_base = -log_base[target];
+    double lane[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= v; i += LANES) {
+        for (int j = 0; j < LANES; j++)
+            lane[j] += divergence_term(log_base[i + j], logits[i + j], lse);
+    }
+    for (int j = 0; i < v; i++, j++) lane[j] += divergence_term(log_base[i], logits[i], lse);
+    memset(out, 0, sizeof *out);
+    out->nll = nll;
+    out->nll_base = nll_base;
+    out->kld = lane_sum(lane);
+    out->dp = expf(-nll) - expf(-nll_base);
+    out->same_top = top == top_base;
+    out->flip = !out->same_top && expf(max_base) > 0.9F;
+}

@@ -12,6 +12,15 @@
 
 enum { PIECE_ROWS = 8, MIN_TILE_ROWS = 64, MAX_TILE_ROWS = 512, TILE_FLOATS = 16 << 20 };
 
+static void score_llamacpp(struct nb_eval_score *s, int64_t i)
+{
+    int64_t v = s->head.vocabulary;
+    float *b = s->logits_base + i * v;
+    if (s->base.file) nb_eval_logits_row(s->base.file, s->segment, s->first_row + i, b);
+    else nb_eval_row_log_softmax(b, v);
+    nb_eval_row_llamacpp(&s->rows[i], s->logits + i * v, b, v, s->targets[i]);
+}
+
 static void score_piece(void *ctx, size_t piece, int thread)
 {
     (void)thread;
@@ -20,9 +29,11 @@ static void score_piece(void *ctx, size_t piece, int thread)
     if (end > s->tile_rows) end = s->tile_rows;
     for (int64_t i = (int64_t)piece * PIECE_ROWS; i < end; i++) {
         const float *a = s->logits + i * v;
-        if (s->base.logits)
-            nb_eval_row_pair(&s->rows[i], a, s->logits_base + i * v, v, s->targets[i]);
-        else nb_eval_row_one(&s->rows[i], a, v, s->targets[i]);
+        if (!s->paired) nb_eval_row_one(&s->rows[i], a, v, s->targets[i]);
+        else if (s->llamacpp) score_llamacpp(s, i);
+        else nb_eval_row_pair(&s->rows[i], a, s->logits_base + i * v, v, s->targets[i]);
+        if (s->save)
+            nb_eval_logits_encode(s->saved + (size_t)i * nb_eval_logits_row_bytes(v), a, v);
     }
 }
 
@@ -48,6 +59,10 @@ static int add_rows(struct nb_eval_score *s, const struct nb_eval_segment *seg, 
         s->weight += scale;
         s->nll_squares += r->nll * r->nll;
         if (s->kld) s->kld[s->n_rows] = (float)r->kld;
+        if (s->llamacpp) {
+            s->dp[s->n_rows] = r->dp;
+            nb_eval_moments_add(&s->moments, r);
+        }
         s->n_rows++;
         s->n_same += r->same_top;
         s->n_flips += r->flip;
@@ -59,11 +74,13 @@ int nb_eval_score_segment(struct nb_eval_score *s, int64_t index, const float *h
                           const float *hidden_base, struct nb_err *err)
 {
     const struct nb_eval_segment *seg = &s->plan->segments[index];
-    int rc = 0;
+    int rc = s->base.file ? nb_eval_logits_check(s->base.file, index, err) : 0;
+    s->segment = index;
     for (int64_t t = seg->first; t < seg->n && !rc; t += s->tile_rows) {
         int64_t left = seg->n - t;
         s->tile_rows = left < s->max_rows ? left : s->max_rows;
         s->targets = s->plan->ids + seg->offset + t;
+        s->first_row = t - seg->first;
         const float *h = hidden + (t - 1) * s->head.hidden_size;
         s->head.logits(s->head.ctx, h, s->tile_rows, s->logits);
         if (s->base.logits) {
@@ -73,7 +90,12 @@ int nb_eval_score_segment(struct nb_eval_score *s, int64_t index, const float *h
         size_t pieces = (size_t)((s->tile_rows + PIECE_ROWS - 1) / PIECE_ROWS);
         nb_pool_run(s->pool, pieces, score_piece, s);
         rc = add_rows(s, seg, index, err);
+        if (!rc && s->save) {
+            size_t bytes = nb_eval_logits_row_bytes(s->head.vocabulary);
+            rc = nb_eval_logits_append(s->save, s->saved, (size_t)s->tile_rows * bytes, err);
+        }
     }
+    if (s->base.file) nb_eval_logits_drop(s->base.file, index);
     return rc;
 }
 
@@ -95,6 +117,8 @@ int nb_eval_score_init(struct nb_eval_score *s, const struct nb_eval_plan *plan,
     s->head = *head;
     s->pool = pool;
     if (base) s->base = *base;
+    s->paired = base != NULL;
+    s->llamacpp = base && plan->protocol == NB_EVAL_LLAMACPP;
     if (plan->n_segments < 1) return nb_fail(err, NB_E_FORMAT, "the text has no window to score");
     if (base && base->vocabulary != head->vocabulary) {
         return nb_fail(err, NB_E_SPEC,
@@ -118,10 +142,21 @@ int nb_eval_score_init(struct nb_eval_score *s, const struct nb_eval_plan *plan,
     if (base) {
         s->logits_base = nb_alloc((size_t)rows * v, sizeof(float));
         s->kld = nb_alloc((size_t)total, sizeof(float));
-        ok = ok && s->logits_base && s->kld;
+        if (s->llamacpp) s->dp = nb_alloc((size_t)total, sizeof(float));
+        ok = ok && s->logits_base && s->kld && (s->dp || !s->llamacpp);
     }
     if (ok) return 0;
     return nb_fail(err, NB_E_NOMEM, "out of memory for %" PRId64 " rows of %zu logits", rows, v);
+}
+
+int nb_eval_score_save(struct nb_eval_score *s, struct nb_eval_logits_out *out, struct nb_err *err)
+{
+    size_t bytes = nb_eval_logits_row_bytes(s->head.vocabulary);
+    s->save = out;
+    s->saved = nb_alloc((size_t)s->max_rows, bytes);
+    if (s->saved) return 0;
+    return nb_fail(err, NB_E_NOMEM, "out of memory for %" PRId64 " rows of %zu bytes", s->max_rows,
+                   bytes);
 }
 
 void nb_eval_score_release(struct nb_eval_score *s)
@@ -131,6 +166,8 @@ void nb_eval_score_release(struct nb_eval_score *s)
     nb_free(s->rows);
     nb_free(s->count_memory);
     nb_free(s->kld);
+    nb_free(s->dp);
+    nb_free(s->saved);
     memset(s, 0, sizeof *s);
 }
 
@@ -178,8 +215,10 @@ void nb_eval_score_finish(struct nb_eval_score *s, struct nb_eval_result *out)
         out->ppl_stderr = n > 1 && variance > 0 ? out->ppl * sqrt(variance / (n - 1)) : NAN;
     }
     memcpy(out->text_sha256, plan->text_sha256, sizeof out->text_sha256);
-    out->has_compare = s->base.logits != NULL;
-    if (out->has_compare) fill_compare(&out->compare, s, nll.mean);
+    out->has_compare = s->paired;
+    if (s->paired) fill_compare(&out->compare, s, nll.mean);
+    out->has_llamacpp = s->llamacpp;
+    if (s->llamacpp) nb_eval_moments_finish(&s->moments, s->kld, s->dp, &out->llamacpp);
 }
 
 void nb_eval_score_report(const struct nb_eval_score *s, int64_t done,

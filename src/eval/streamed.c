@@ -33,6 +33,7 @@ static void stream_logits(void *ctx, const float *hidden, int64_t m, float *out)
     const struct nb_arch *a = &s->model->arch;
     nb_linear_run(s->be, &(struct nb_linear_out){.lin = &s->head, .y = out, .ldy = a->vocab_size},
                   hidden, m, a->hidden_size);
+    if (a->final_softcap > 0) nb_softcap(s->be, out, m * a->vocab_size, (float)a->final_softcap);
 }
 
 static int64_t windows_per_chunk(int64_t t)
@@ -42,15 +43,8 @@ static int64_t windows_per_chunk(int64_t t)
 
 static int open_head(struct stream *s, struct nb_err *err)
 {
-    const struct nb_arch *a = &s->model->arch;
-    struct nb_weight w = {.name = a->head_name, .rows = a->vocab_size, .cols = a->hidden_size};
-    char path[NB_NAME_MAX];
-    snprintf(path, sizeof path, "%s", a->head_name);
-    char *suffix = strstr(path, ".weight");
-    if (suffix) *suffix = '\0';
-    struct nb_module_ref head = {path, a->vocab_size, a->hidden_size};
-    int rc = a->tie_word_embeddings ? nb_model_head(s->model, &w.dense, err)
-                                    : nb_model_module(s->model, &head, &s->arena, &w, err);
+    struct nb_weight w;
+    int rc = nb_model_head(s->model, &s->arena, &w, err);
     return rc ? rc : nb_linear_init(&s->head, s->be, &w, err);
 }
 
@@ -80,6 +74,7 @@ static int stream_open(struct stream *s, const struct nb_model *model, struct nb
     struct nb_tensor norm;
     int rc = nb_model_tensor(model, a->norm_name, &norm, err);
     if (!rc) nb_to_f32(s->norm, norm.data.data, norm.dtype, d);
+    for (size_t i = 0; i < d && a->norm_offset != 0 && !rc; i++) s->norm[i] += (float)a->norm_offset;
     return rc ? rc : open_head(s, err);
 }
 
@@ -91,18 +86,6 @@ static void stream_close(struct stream *s)
     nb_free(s->h);
     nb_free(s->x);
     nb_free(s->y);
-}
-
-/* The pages of a layer's tensors are not needed until the next batch. */
-static void drop_layer(const struct nb_model *m, int64_t l)
-{
-    char prefix[NB_NAME_MAX * 2];
-    nb_arch_name(&m->arch, l, "", prefix);
-    size_t n = strlen(prefix);
-    for (size_t i = 0; i < nb_safetensors_count(m->tensors); i++) {
-        const struct nb_tensor *t = nb_safetensors_at(m->tensors, i);
-        if (strncmp(t->name, prefix, n) == 0) nb_safetensors_drop(m->tensors, t);
-    }
 }
 
 /* n windows of t tokens through one layer; h in place. */
@@ -153,7 +136,7 @@ static int stream_batch(struct stream *s, const struct nb_eval_plan *plan, int64
             rc = run_chunk(s, layer, s->h + i * t * d, m, t, err);
         }
         nb_layer_free(layer);
-        drop_layer(s->model, l);
+        nb_model_drop_layer(s->model, l);
         if (!rc) report_layer(s, l, progress);
     }
     for (int64_t i = 0; i < n && !rc; i++) {
@@ -202,11 +185,11 @@ int nb_eval_streamed(struct nb_eval_result *out, const struct nb_eval_models *mo
     struct nb_eval_score score = {0};
     rc = stream_open(&s, models->model, models->be, batch, t, err);
     if (!rc && base) rc = stream_open(&sb, base, models->be, batch, t, err);
-    struct nb_eval_head head = {&s, d, models->model->arch.vocab_size, stream_logits},
+    struct nb_eval_head head = {&s, d, models->model->arch.vocab_size, stream_logits, NULL},
                         head_base = {0};
     if (base) {
         head_base = (struct nb_eval_head){&sb, base->arch.hidden_size, base->arch.vocab_size,
-                                          stream_logits};
+                                          stream_logits, NULL};
     }
     if (!rc) {
         rc = nb_eval_score_init(&score, &plan, &head, base ? &head_base : NULL,

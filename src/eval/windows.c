@@ -17,7 +17,7 @@ static void engine_logits(void *ctx, const float *hidden, int64_t m, float *out)
 static struct nb_eval_head engine_head(struct nb_engine *e)
 {
     const struct nb_arch *arch = nb_engine_arch(e);
-    return (struct nb_eval_head){e, arch->hidden_size, arch->vocab_size, engine_logits};
+    return (struct nb_eval_head){e, arch->hidden_size, arch->vocab_size, engine_logits, NULL};
 }
 
 struct running { /* one model and the hidden states of the segment at hand */
@@ -47,27 +47,47 @@ static int run_segments(struct nb_eval_score *s, const struct running *model,
     return rc;
 }
 
-int nb_eval_run(struct nb_eval_result *out, struct nb_engine *e, struct nb_engine *base,
+/* The base of a pair as a head; false: there is none. */
+static bool base_head(const struct nb_eval_with *with, struct nb_eval_head *head)
+{
+    *head = (struct nb_eval_head){0};
+    if (with && with->base) *head = engine_head(with->base);
+    if (with && with->logits) {
+        head->file = with->logits;
+        head->vocabulary = nb_eval_logits_shape_of(with->logits).vocabulary;
+    }
+    return head->vocabulary > 0;
+}
+
+int nb_eval_run(struct nb_eval_result *out, struct nb_engine *e, const struct nb_eval_with *with,
                 const struct nb_eval_plan *plan, const struct nb_progress *progress,
                 struct nb_err *err)
 {
     double from = nb_clock_s();
-    struct nb_eval_head head = engine_head(e), head_base = {0};
-    if (base) head_base = engine_head(base);
+    struct nb_eval_head head = engine_head(e), head_base;
+    bool paired = base_head(with, &head_base);
     struct nb_eval_score s;
-    int rc = nb_eval_score_init(&s, plan, &head, base ? &head_base : NULL,
+    struct nb_eval_logits_out save = {.fd = -1};
+    int rc = nb_eval_score_init(&s, plan, &head, paired ? &head_base : NULL,
                                 nb_backend_pool(nb_engine_backend(e)), err);
     size_t longest = (size_t)nb_eval_longest(plan);
     struct running model = {e, nb_alloc(longest * (size_t)head.hidden_size, sizeof(float))};
-    struct running other = {base, nb_alloc(longest * (size_t)head_base.hidden_size, sizeof(float))};
+    struct running other = {with ? with->base : NULL,
+                            nb_alloc(longest * (size_t)head_base.hidden_size, sizeof(float))};
     if (!rc && (!model.h || !other.h)) {
         rc = nb_fail(err, NB_E_NOMEM, "out of memory for windows of %zu tokens", longest);
     }
+    bool saves = with && with->save_logits;
+    if (!rc && saves)
+        rc = nb_eval_logits_create(&save, with->save_logits, plan, head.vocabulary, err);
+    if (!rc && saves) rc = nb_eval_score_save(&s, &save, err);
     if (!rc) rc = run_segments(&s, &model, &other, progress, err);
+    if (!rc && saves) rc = nb_eval_logits_commit(&save, err);
     if (!rc) {
         nb_eval_score_finish(&s, out);
         out->seconds = nb_clock_s() - from;
     }
+    nb_eval_logits_out_release(&save);
     nb_free(model.h);
     nb_free(other.h);
     nb_eval_score_release(&s);
@@ -80,7 +100,8 @@ int nb_eval_windows(struct nb_eval_result *out, struct nb_engine *e, struct nb_e
 {
     struct nb_eval_plan plan;
     int rc = nb_eval_plan_windows(&plan, windows, err);
-    if (!rc) rc = nb_eval_run(out, e, base, &plan, progress, err);
+    struct nb_eval_with with = {.base = base};
+    if (!rc) rc = nb_eval_run(out, e, &with, &plan, progress, err);
     nb_eval_plan_release(&plan);
     return rc;
 }

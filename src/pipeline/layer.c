@@ -268,6 +268,19 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
     return rc;
 }
 
+static int put_norm(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
+                    const char *name, struct nb_err *err)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    const float *norm = nb_layer_norm(w->engine, input), offset = (float)arch->norm_offset;
+    float *stored = nb_alloc((size_t)arch->hidden_size, sizeof *stored);
+    if (!stored) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", name);
+    for (int64_t k = 0; k < arch->hidden_size; k++) stored[k] = norm[k] - offset;
+    int rc = nb_output_put_f32(r, name, stored, arch->hidden_size, err);
+    nb_free(stored);
+    return rc;
+}
+
 /* Norms and biases that a fold changed; the rest of the layer is copied byte for byte. */
 static int put_changed(struct nb_run *r, struct nb_layer_work *w, struct nb_err *err)
 {
@@ -279,8 +292,7 @@ static int put_changed(struct nb_run *r, struct nb_layer_work *w, struct nb_err 
     for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
         if (!w->norm_changed[k]) continue;
         nb_arch_name(arch, w->index, norms[k], name);
-        rc = nb_output_put_f32(r, name, nb_layer_norm(w->engine, (enum nb_input)k),
-                               arch->hidden_size, err);
+        rc = put_norm(r, w, (enum nb_input)k, name, err);
     }
     for (int i = 0; i < arch->n_linears && !rc; i++) {
         if (!w->bias_changed[i]) continue;

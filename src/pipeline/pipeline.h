@@ -17,6 +17,8 @@
 #include "base/progress.h"
 #include "core/result.h"
 #include "data/data.h"
+#include "pipeline/gguf.h"
+#include "pipeline/unpack.h"
 #include "quant/quant.h"
 
 /* The quality gate: measures the folder `dir` (packed weights read back from disk) against the source

@@ -17,6 +17,11 @@ static int open_source(struct nb_run *r, struct nb_err *err)
 {
     int rc = nb_model_open(&r->model, r->opts->model_dir, err);
     if (rc) return rc;
+    if (r->model->gguf) {
+        nb_fail(err, NB_E_SPEC, "%s: a GGUF file can only become another one (--format gguf)",
+                r->opts->model_dir);
+        return nb_err_hint(err, "for other formats make a folder of it first: nibble convert");
+    }
     if (r->model->quant_config) {
         nb_fail(err, NB_E_SPEC, "%s: is quantized already (%s)", r->opts->model_dir,
                 r->model->checkpoint->name);

@@ -153,7 +153,8 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
     return rc;
 }
 
-/* Divides the norm, rounds it to its file type, and corrects s to the exact ratio. */
+/* Divides the norm, rounds what the file will hold of it (all but norm_offset) to the file's type, and
+ * corrects s to the exact ratio. */
 static void fold_into_norm(struct nb_run *r, struct nb_layer_work *w, enum nb_input input, float *s)
 {
     const struct nb_arch *arch = &r->model->arch;
@@ -162,8 +163,9 @@ static void fold_into_norm(struct nb_run *r, struct nb_layer_work *w, enum nb_in
                  input == NB_INPUT_ATTN ? arch->attn_norm_name : arch->mlp_norm_name, name);
     const struct nb_tensor *t = nb_safetensors_find(r->model->tensors, name);
     float *norm = nb_layer_norm(w->engine, input);
+    const float offset = (float)arch->norm_offset;
     for (int64_t k = 0; k < arch->hidden_size; k++) {
-        float folded = nb_round_to(norm[k] / s[k], t ? t->dtype : NB_F32);
+        float folded = nb_round_to(norm[k] / s[k] - offset, t ? t->dtype : NB_F32) + offset;
         s[k] = folded != 0.0f && isfinite(folded) ? norm[k] / folded : 1.0f;
         if (s[k] != 1.0f) norm[k] = folded;
     }

@@ -13,6 +13,7 @@
 #include "backend/backend.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "core/block.h"
 #include "core/qmat.h"
 #include "core/tensor.h"
 #include "numeric/numeric.h"
@@ -102,6 +103,19 @@ struct nb_solver {
 };
 const struct nb_solver *const *nb_solvers(void); /* NULL-terminated */
 const struct nb_solver *nb_solver_find(const char *name);
+
+/* ---- blocks of GGUF files ---- */
+
+/* False: nb_block_solve can only write what the reference's encoder writes. */
+bool nb_block_solvable(const struct nb_block_type *type);
+/* The whole contents of blocks, both levels of scales and every code, so that tr(dW H dW^T) is small.
+ * out: job->w->rows rows of nb_block_row_bytes(type, cols), the caller's. job->opts as for gptq; its grid is
+ * not looked at. Without usable statistics, or when the type is not solvable, the reference's bytes.
+ * report (may be NULL): loss is that of the bytes written, loss_rtn that of the reference's encoder with
+ * diag(H) as importance; no row is worse than that. NB_E_SPEC when cols is not whole blocks or the type has no
+ * encoder, NB_E_NUMERIC, NB_E_NOMEM. */
+int nb_block_solve(const struct nb_block_type *type, const struct nb_solve_job *job,
+                   unsigned char *out, struct nb_solve_report *report, struct nb_err *err);
 
 /* tr((W - Q) H (W - Q)^T) / n_tokens with full H; w and q [N,K]. Fixed order. NAN: out of memory. */
 double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,

@@ -15,64 +15,6 @@ static int no_memory(const char *what, struct nb_err *err)
     return nb_fail(err, NB_E_NOMEM, "%s: no memory for the added tokens", what);
 }
 
-/* ---- trie ---- */
-
-static bool trie_node(struct nb_trie *t)
-{
-    if (!nb_grow((void **)&t->token, &t->capacity, t->n_nodes, sizeof *t->token)) return false;
-    t->token[t->n_nodes++] = -1;
-    return true;
-}
-
-static bool trie_init(struct nb_trie *t)
-{
-    *t = (struct nb_trie){0};
-    return nb_pairmap_init(&t->edges, 0) && trie_node(t);
-}
-
-static void trie_release(struct nb_trie *t)
-{
-    nb_pairmap_release(&t->edges);
-    nb_free(t->token);
-    *t = (struct nb_trie){0};
-}
-
-/* False: out of memory. *end: the node where text ends. */
-static bool trie_add(struct nb_trie *t, const char *text, size_t bytes, uint32_t *end)
-{
-    uint32_t node = 0;
-    for (size_t i = 0; i < bytes; i++) {
-        unsigned char c = (unsigned char)text[i];
-        const struct nb_pair_entry *e = nb_pairmap_get(&t->edges, node, c);
-        if (e) {
-            node = e->first;
-            continue;
-        }
-        uint32_t child = (uint32_t)t->n_nodes;
-        if (!trie_node(t) || !nb_pairmap_put(&t->edges, node, c, child, 0)) return false;
-        node = child;
-    }
-    t->first[(unsigned char)text[0]] = true;
-    *end = node;
-    return true;
-}
-
-/* Longest token that begins at s[0]; its index or -1. */
-static int32_t trie_longest(const struct nb_trie *t, const char *s, size_t n, size_t *bytes)
-{
-    int32_t best = -1;
-    uint32_t node = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct nb_pair_entry *e = nb_pairmap_get(&t->edges, node, (unsigned char)s[i]);
-        if (!e) break;
-        node = e->first;
-        if (t->token[node] < 0) continue;
-        best = t->token[node];
-        *bytes = i + 1;
-    }
-    return best;
-}
-
 /* ---- reading ---- */
 
 static int read_token(struct nb_added_token *t, const json_t *o, struct nb_arena *arena,
@@ -139,7 +81,7 @@ static int build_tries(struct nb_added *a, const char *what, struct nb_err *err)
             return nb_fail(err, NB_E_SPEC, "%s: added token '%.64s' is empty once normalized", what,
                            t->text);
         }
-        if (!trie_add(trie, t->form, t->form_bytes, &end)) return no_memory(what, err);
+        if (!nb_trie_add(trie, t->form, t->form_bytes, &end)) return no_memory(what, err);
         if (trie->token[end] >= 0) {
             return nb_fail(err, NB_E_SPEC,
                            "%s: added tokens '%.64s' and '%.64s' are the same once"
@@ -170,8 +112,8 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
     int rc = 0;
     a->tokens = nb_calloc(n, sizeof *a->tokens);
     struct nb_normalizing run = {.matcher = nb_matcher_new()};
-    if (!a->tokens || !run.matcher || !nb_strmap_init(&a->by_text, n) || !trie_init(&a->raw) ||
-        !trie_init(&a->normalized)) {
+    if (!a->tokens || !run.matcher || !nb_strmap_init(&a->by_text, n) || !nb_trie_init(&a->raw) ||
+        !nb_trie_init(&a->normalized)) {
         rc = no_memory(what, err);
     }
     for (size_t i = 0; i < n && !rc; i++) {
@@ -197,8 +139,8 @@ int nb_added_init(struct nb_added *a, const json_t *tokens, const struct nb_bpe 
 
 void nb_added_release(struct nb_added *a)
 {
-    trie_release(&a->raw);
-    trie_release(&a->normalized);
+    nb_trie_release(&a->raw);
+    nb_trie_release(&a->normalized);
     nb_strmap_release(&a->by_text);
     nb_free(a->tokens);
     nb_arena_release(&a->arena);
@@ -250,8 +192,7 @@ int nb_added_split(const struct nb_cut *cut, const char *s, size_t n, struct nb_
     int rc = 0;
     for (size_t i = 0; i < n && trie->n_nodes > 1 && !rc;) {
         size_t len = 0;
-        int32_t found =
-            trie->first[(unsigned char)s[i]] ? trie_longest(trie, s + i, n - i, &len) : -1;
+        int32_t found = nb_trie_longest(trie, s + i, n - i, &len);
         if (found < 0) {
             i++;
             continue;

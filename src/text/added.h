@@ -17,6 +17,7 @@
 #include "text/bpe.h"
 #include "text/hash.h"
 #include "text/normalizer.h"
+#include "text/trie.h"
 
 struct nb_added_token {
     const char *text; /* as in the file */
@@ -25,13 +26,6 @@ struct nb_added_token {
     uint32_t form_bytes;
     int32_t id;
     bool special, single_word, lstrip, rstrip, normalized;
-};
-
-struct nb_trie {
-    struct nb_pairmap edges; /* (node, byte) -> child */
-    int32_t *token;          /* [n_nodes] index of the token that ends here, -1: none */
-    size_t n_nodes, capacity;
-    bool first[256]; /* bytes that a token begins with */
 };
 
 struct nb_added {

@@ -10,12 +10,8 @@
  * characters, byte fallback and fused unknowns follow its order of emission exactly. */
 #include "text/bpe.h"
 
-#include <string.h>
-
 #include "text/ids.h"
 #include "text/unicode.h"
-
-enum { CACHE_SLOTS = 4096, CACHE_WORD_BYTES = 40, CACHE_IDS = 12, CACHE_AFTER_WORDS = 256 };
 
 #define NONE UINT32_MAX /* no neighbour */
 
@@ -24,17 +20,11 @@ struct nb_bpe_symbol {
     uint32_t prev, next;
 };
 
-struct nb_bpe_cached {
-    uint8_t bytes, n_ids; /* bytes 0: free */
-    char word[CACHE_WORD_BYTES];
-    int32_t ids[CACHE_IDS];
-};
-
 void nb_bpe_run_release(struct nb_bpe_run *run)
 {
     nb_free(run->symbols);
-    nb_free(run->heap);
-    nb_free(run->cache);
+    nb_free(run->heap.items);
+    nb_word_cache_release(&run->cache);
     *run = (struct nb_bpe_run){0};
 }
 
@@ -101,40 +91,9 @@ static int load_symbols(const struct nb_bpe *b, struct nb_bpe_run *run, const ch
     return 0;
 }
 
-/* ---- heap of candidate merges: rank << 32 | position of the left symbol, smallest on top ---- */
-
-enum { WAYS = 4 }; /* a flat heap misses the cache less often */
-
-static bool heap_push(struct nb_bpe_run *run, uint64_t merge)
-{
-    if (!nb_grow((void **)&run->heap, &run->heap_capacity, run->n_heap, sizeof *run->heap))
-        return false;
-    size_t i = run->n_heap++;
-    while (i > 0) {
-        size_t up = (i - 1) / WAYS;
-        if (run->heap[up] <= merge) break;
-        run->heap[i] = run->heap[up];
-        i = up;
-    }
-    run->heap[i] = merge;
-    return true;
-}
-
-static uint64_t heap_pop(struct nb_bpe_run *run)
-{
-    uint64_t *h = run->heap, top = h[0], last = h[--run->n_heap];
-    size_t n = run->n_heap, i = 0;
-    for (size_t down; (down = WAYS * i + 1) < n; i = down) {
-        size_t end = down + WAYS < n ? down + WAYS : n;
-        for (size_t k = down + 1; k < end; k++) {
-            if (h[k] < h[down]) down = k;
-        }
-        if (h[down] >= last) break;
-        h[i] = h[down];
-    }
-    h[i] = last;
-    return top;
-}
+/* ---- merging ----
+ *
+ * The heap holds rank << 32 | position of the left symbol. */
 
 /* Pushes the merge of the symbol at pos with its right neighbour, if there is one. */
 static bool offer(const struct nb_bpe *b, struct nb_bpe_run *run, uint32_t pos)
@@ -144,17 +103,17 @@ static bool offer(const struct nb_bpe *b, struct nb_bpe_run *run, uint32_t pos)
     if (s->next == NONE) return true;
     const struct nb_pair_entry *e =
         nb_pairmap_get(&b->merges, (uint32_t)s->id, (uint32_t)run->symbols[s->next].id);
-    return !e || heap_push(run, (uint64_t)e->first << 32 | pos);
+    return !e || nb_heap_push(&run->heap, (uint64_t)e->first << 32 | pos);
 }
 
 static bool merge_all(const struct nb_bpe *b, struct nb_bpe_run *run)
 {
-    run->n_heap = 0;
+    run->heap.n = 0;
     for (size_t i = 0; i + 1 < run->n_symbols; i++) {
         if (!offer(b, run, (uint32_t)i)) return false;
     }
-    while (run->n_heap) {
-        uint64_t merge = heap_pop(run);
+    while (run->heap.n) {
+        uint64_t merge = nb_heap_pop(&run->heap);
         uint32_t pos = (uint32_t)merge;
         struct nb_bpe_symbol *left = &run->symbols[pos];
         if (left->id < 0 || left->next == NONE) continue;
@@ -171,27 +130,18 @@ static bool merge_all(const struct nb_bpe *b, struct nb_bpe_run *run)
     return true;
 }
 
-/* ---- cache of short words ---- */
-
-static struct nb_bpe_cached *cache_slot(struct nb_bpe_run *run, const char *word, size_t n)
+/* The token of a symbol. A text that merges pass through without being a token is spelled: a token
+ * of its own for each byte, nothing where there is none. */
+static int put(const struct nb_bpe *b, int32_t id, struct nb_ids *ids, struct nb_err *err)
 {
-    if (n > CACHE_WORD_BYTES) return NULL;
-    if (!run->cache) { /* a short text is done before a table would pay */
-        if (run->n_words++ < CACHE_AFTER_WORDS) return NULL;
-        run->cache = nb_calloc(CACHE_SLOTS, sizeof *run->cache);
-        if (!run->cache) return NULL;
+    if ((size_t)id < b->n_real) return nb_ids_add(ids, id, err);
+    const struct nb_token *t = &b->tokens[id];
+    int rc = 0;
+    for (uint32_t i = 0; i < t->bytes && !rc; i++) {
+        int32_t one = nb_strmap_get(&b->vocab, t->text + i, 1);
+        if (one >= 0 && (size_t)one < b->n_real) rc = nb_ids_add(ids, one, err);
     }
-    return &run->cache[nb_hash_bytes(word, n) % CACHE_SLOTS];
-}
-
-static void cache_fill(struct nb_bpe_cached *c, const char *word, size_t n, const int32_t *ids,
-                       size_t n_ids)
-{
-    if (!c || n_ids == 0 || n_ids > CACHE_IDS) return;
-    c->bytes = (uint8_t)n;
-    c->n_ids = (uint8_t)n_ids;
-    memcpy(c->word, word, n);
-    memcpy(c->ids, ids, n_ids * sizeof *ids);
+    return rc;
 }
 
 int nb_bpe_encode(const struct nb_bpe *b, struct nb_bpe_run *run, const char *word, size_t n,
@@ -201,24 +151,25 @@ int nb_bpe_encode(const struct nb_bpe *b, struct nb_bpe_run *run, const char *wo
         return nb_fail(err, NB_E_FORMAT, "tokenizer: a word of %zu bytes, at most %u are accepted",
                        n, NONE - 1);
     }
-    struct nb_bpe_cached *c = cache_slot(run, word, n);
+    struct nb_cached_word *slot = nb_word_cache_slot(&run->cache, word, n);
+    size_t n_known, first = ids->n;
+    const int32_t *known = nb_word_cache_get(slot, word, n, &n_known);
     int rc = 0;
-    if (c && c->bytes == n && memcmp(c->word, word, n) == 0) {
-        for (size_t i = 0; i < c->n_ids && !rc; i++) rc = nb_ids_add(ids, c->ids[i], err);
+    if (known) {
+        for (size_t i = 0; i < n_known && !rc; i++) rc = nb_ids_add(ids, known[i], err);
         return rc;
     }
     if (b->ignore_merges) {
         int32_t id = nb_strmap_get(&b->vocab, word, n);
-        if (id >= 0) return nb_ids_add(ids, id, err);
+        if (id >= 0 && (size_t)id < b->n_real) return nb_ids_add(ids, id, err);
     }
     rc = load_symbols(b, run, word, n, err);
     if (rc) return rc;
     if (!merge_all(b, run)) return out_of_memory(n, err);
-    size_t first = ids->n;
     for (size_t i = 0; i < run->n_symbols && !rc; i++) {
-        if (run->symbols[i].id >= 0) rc = nb_ids_add(ids, run->symbols[i].id, err);
+        if (run->symbols[i].id >= 0) rc = put(b, run->symbols[i].id, ids, err);
     }
     /* A word may have no ids at all; then there may be no list yet. */
-    if (!rc && ids->n > first) cache_fill(c, word, n, ids->data + first, ids->n - first);
+    if (!rc && ids->n > first) nb_word_cache_put(slot, word, n, ids->data + first, ids->n - first);
     return rc;
 }

@@ -15,7 +15,9 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "text/hash.h"
+#include "text/heap.h"
 #include "text/tokenizer.h"
+#include "text/wordcache.h"
 
 struct nb_token {
     const char *text; /* NUL-terminated; NULL: no token has this id */
@@ -27,6 +29,7 @@ struct nb_bpe {
     struct nb_strmap vocab;   /* text -> id */
     struct nb_token *tokens;  /* [n_ids] id -> text */
     size_t n_ids;             /* largest id + 1 */
+    size_t n_real;            /* ids from here on: texts that merges pass through, no tokens */
     struct nb_pairmap merges; /* (left id, right id) -> (rank, merged id) */
     bool byte_fallback, fuse_unk, ignore_merges;
     char *unk_token;       /* NULL: none; in arena */
@@ -39,14 +42,12 @@ int nb_bpe_init(struct nb_bpe *b, const json_t *model, const char *what, struct 
 void nb_bpe_release(struct nb_bpe *b);
 
 struct nb_bpe_symbol;
-struct nb_bpe_cached;
 
 struct nb_bpe_run { /* scratch of one thread; zero it, release at the end */
     struct nb_bpe_symbol *symbols;
-    uint64_t *heap;
-    size_t n_symbols, symbol_capacity, n_heap, heap_capacity;
-    struct nb_bpe_cached *cache; /* recently seen short words */
-    size_t n_words;
+    size_t n_symbols, symbol_capacity;
+    struct nb_heap heap;
+    struct nb_word_cache cache;
 };
 void nb_bpe_run_release(struct nb_bpe_run *run);
 

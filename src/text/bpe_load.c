@@ -35,6 +35,7 @@ static int load_vocab(struct nb_bpe *b, json_t *vocab, const char *what, struct 
         }
         if ((size_t)id >= b->n_ids) b->n_ids = (size_t)id + 1;
     }
+    b->n_real = b->n_ids;
     if (!nb_strmap_init(&b->vocab, n)) return no_memory(what, err);
     b->tokens = nb_calloc(b->n_ids, sizeof *b->tokens);
     if (!b->tokens) return no_memory(what, err);

@@ -8,13 +8,13 @@
 #include "base/mem.h"
 #include "text/unicode.h"
 
-enum kind { BYTE_LEVEL, METASPACE, BYTE_FALLBACK, FUSE, REPLACE, STRIP };
+enum kind { BYTE_LEVEL, METASPACE, BYTE_FALLBACK, FUSE, REPLACE, STRIP, BYTES };
 
 struct nb_decoder_step {
     enum kind kind;
-    char character[5];      /* METASPACE: replacement; STRIP: content */
-    bool drop_first;        /* METASPACE: token 0 loses its replacement characters */
-    size_t start, stop;     /* STRIP: at most so many characters */
+    char character[5];  /* METASPACE: replacement; STRIP: content */
+    bool drop_first;    /* METASPACE: token 0 loses its replacement characters; BYTES: a space */
+    size_t start, stop; /* STRIP: at most so many characters */
     struct nb_regex *regex; /* REPLACE; owned */
     char *content;          /* REPLACE; owned */
     size_t content_bytes;
@@ -100,6 +100,13 @@ int nb_decoder_init(struct nb_decoder *d, const json_t *part, const char *what, 
     return rc;
 }
 
+void nb_decoder_init_bytes(struct nb_decoder *d, bool drop_space)
+{
+    *d = (struct nb_decoder){.bytes = true, .n = 1};
+    d->steps = nb_xalloc(sizeof *d->steps);
+    *d->steps = (struct nb_decoder_step){.kind = BYTES, .drop_first = drop_space};
+}
+
 void nb_decoder_release(struct nb_decoder *d)
 {
     for (size_t i = 0; i < d->n; i++) {
@@ -172,6 +179,17 @@ static int byte_level(struct nb_decoder_run *run, size_t i, const char *s, size_
     if (!whole_token(state, &s, &n, ends)) return 0;
     byte_level_bytes(&state->pending, s, n);
     nb_strbuf_reset(&state->token);
+    take_characters(&state->pending, &state->text, false);
+    return feed(run, i + 1, nb_strbuf_cstr(&state->text), state->text.len, false, err);
+}
+
+/* Makes one endless token of the bytes; holds an incomplete character. */
+static int bytes(struct nb_decoder_run *run, size_t i, const char *s, size_t n, struct nb_err *err)
+{
+    struct nb_decoder_state *state = &run->state[i];
+    bool drop = run->decoder->steps[i].drop_first && state->n_tokens == 0 && n && s[0] == ' ';
+    state->n_tokens++;
+    nb_strbuf_add(&state->pending, s + drop, n - drop);
     take_characters(&state->pending, &state->text, false);
     return feed(run, i + 1, nb_strbuf_cstr(&state->text), state->text.len, false, err);
 }
@@ -314,6 +332,7 @@ static int feed(struct nb_decoder_run *run, size_t i, const char *s, size_t n, b
     case FUSE: return feed(run, i + 1, s, n, false, err);
     case REPLACE: return replace(run, i, s, n, ends, err);
     case STRIP: return strip(run, i, s, n, ends, err);
+    case BYTES: return bytes(run, i, s, n, err);
     }
     return 0;
 }
@@ -332,7 +351,7 @@ int nb_decoder_finish(struct nb_decoder_run *run, struct nb_err *err)
         enum kind kind = run->decoder->steps[i].kind;
         if (!rc && kind == BYTE_FALLBACK) rc = flush_bytes(run, i, err);
         if (!rc && kind == FUSE) rc = feed(run, i + 1, "", 0, true, err);
-        if (!rc && kind == BYTE_LEVEL) {
+        if (!rc && (kind == BYTE_LEVEL || kind == BYTES)) {
             take_characters(&state->pending, &state->text, true);
             rc = feed(run, i + 1, nb_strbuf_cstr(&state->text), state->text.len, true, err);
         }

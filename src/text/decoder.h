@@ -23,10 +23,14 @@ struct nb_decoder {
     struct nb_decoder_step *steps;
     size_t n;
     bool absent; /* no decoder: tokens are joined by a space */
+    bool bytes;  /* tokens are bytes, and one that is left out still counts as the first */
 };
 
 /* part: the file's "decoder". NB_E_SPEC refuses by name. */
 int nb_decoder_init(struct nb_decoder *d, const json_t *part, const char *what, struct nb_err *err);
+/* For token texts that are bytes of the decoded text, valid UTF-8 or not. drop_space: the first
+ * token loses one space at its front. */
+void nb_decoder_init_bytes(struct nb_decoder *d, bool drop_space);
 void nb_decoder_release(struct nb_decoder *d);
 
 struct nb_decoder_state {     /* of one step */

@@ -45,8 +45,10 @@ int nb_detok_push(struct nb_detok *d, int32_t id, struct nb_strbuf *out, struct 
                        t->n_tokens);
     }
     const struct nb_token *token = &t->tokens[id];
-    if (!token->text || (d->skip_special && t->special[id])) return 0;
+    bool left_out = !token->text || (d->skip_special && t->special[id]);
+    if (left_out && !t->decoder.bytes) return 0;
     int rc = prepare(d, out, err);
+    if (!rc && left_out) return nb_decoder_token(&d->run, "", 0, err);
     return rc ? rc : nb_decoder_token(&d->run, token->text, token->bytes, err);
 }
 

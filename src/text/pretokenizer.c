@@ -158,6 +158,21 @@ int nb_pretokenizer_init(struct nb_pretokenizer *p, const json_t *part, const ch
     return rc;
 }
 
+int nb_pretokenizer_init_patterns(struct nb_pretokenizer *p, const char *const *patterns, size_t n,
+                                  const char *what, struct nb_err *err)
+{
+    *p = (struct nb_pretokenizer){.n = n + 1};
+    p->stages = nb_xalloc((n + 1) * sizeof *p->stages);
+    p->stages[n] = (struct nb_pre_stage){.kind = BYTE_LEVEL, .behavior = ISOLATED};
+    int rc = 0;
+    for (size_t i = 0; i < n && !rc; i++) {
+        p->stages[i] = (struct nb_pre_stage){.kind = SPLIT, .behavior = ISOLATED};
+        rc = nb_regex_new(&p->stages[i].regex, patterns[i], strlen(patterns[i]), false, what, err);
+    }
+    if (rc) nb_pretokenizer_release(p);
+    return rc;
+}
+
 void nb_pretokenizer_release(struct nb_pretokenizer *p)
 {
     for (size_t i = 0; i < p->n; i++) nb_regex_free(p->stages[i].regex);

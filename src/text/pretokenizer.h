@@ -26,6 +26,9 @@ struct nb_pretokenizer {
 /* part: the file's "pre_tokenizer" (NULL or null: one word). NB_E_SPEC refuses by name. */
 int nb_pretokenizer_init(struct nb_pretokenizer *p, const json_t *part, const char *what,
                          struct nb_err *err);
+/* Patterns, each isolating its matches in the pieces so far, then bytes as characters. */
+int nb_pretokenizer_init_patterns(struct nb_pretokenizer *p, const char *const *patterns, size_t n,
+                                  const char *what, struct nb_err *err);
 void nb_pretokenizer_release(struct nb_pretokenizer *p);
 
 /* Takes one word (n > 0, valid only during the call). */

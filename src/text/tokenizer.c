@@ -58,7 +58,8 @@ static int build_tokens(struct nb_tokenizer *t, const char *what, struct nb_err 
     return 0;
 }
 
-static int build(struct nb_tokenizer *t, const json_t *root, const char *what, struct nb_err *err)
+int nb_tokenizer_build(struct nb_tokenizer *t, const json_t *root, const char *what,
+                       struct nb_err *err)
 {
     if (!json_is_object(root)) {
         return nb_fail(err, NB_E_FORMAT, "%s: expected an object, found %s", what,
@@ -88,7 +89,7 @@ int nb_tokenizer_parse(struct nb_tokenizer **out, const char *json, size_t bytes
     if (!root) return err ? err->status : NB_E_FORMAT;
     struct nb_tokenizer *t = nb_xalloc(sizeof *t);
     nb_sha256_bytes(json, bytes, t->sha256);
-    int rc = build(t, root, what, err);
+    int rc = nb_tokenizer_build(t, root, what, err);
     json_decref(root);
     if (rc) {
         nb_tokenizer_close(t);
@@ -121,6 +122,11 @@ void nb_tokenizer_close(struct nb_tokenizer *t)
     nb_added_release(&t->added);
     nb_free(t->tokens);
     nb_free(t->special);
+    if (t->rules) {
+        nb_specials_release(&t->rules->specials);
+        nb_spm_release(&t->rules->spm);
+        nb_free(t->rules);
+    }
     nb_free(t);
 }
 
@@ -133,7 +139,9 @@ int32_t nb_tokenizer_id(const struct nb_tokenizer *t, const char *token)
 {
     size_t n = strlen(token);
     int32_t at = nb_strmap_get(&t->added.by_text, token, n);
-    return at >= 0 ? t->added.tokens[at].id : nb_strmap_get(&t->model.vocab, token, n);
+    if (at >= 0) return t->added.tokens[at].id;
+    int32_t id = nb_strmap_get(&t->model.vocab, token, n);
+    return id >= 0 && (size_t)id < t->n_tokens ? id : -1;
 }
 
 const char *nb_tokenizer_sha256(const struct nb_tokenizer *t)
@@ -202,6 +210,7 @@ int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t b
     if (!nb_utf8_check(text, bytes, &bad)) {
         return nb_fail(err, NB_E_FORMAT, "text is not valid UTF-8 at byte %zu of %zu", bad, bytes);
     }
+    if (t->rules) return nb_vocab_encode(t, text, bytes, flags, ids, err);
     bool template = (flags & NB_ENCODE_TEMPLATE) != 0;
     struct encoding *e = nb_xalloc(sizeof *e);
     e->t = t;

@@ -3,7 +3,8 @@
  * tokenizer.h - tokenizer.json as it stands: text to ids and back.
  *
  * Ids equal those of the reference `tokenizers` package. Unsupported parts are refused by name when
- * the file is opened, never skipped. Encoding is O(n log n). */
+ * the file is opened, never skipped. Encoding is O(n log n). vocab.h makes the same struct from the
+ * vocabulary of a GGUF file; ids then equal llama.cpp's. */
 #ifndef NB_TEXT_TOKENIZER_H
 #define NB_TEXT_TOKENIZER_H
 
@@ -40,7 +41,8 @@ int nb_tokenizer_encode(const struct nb_tokenizer *t, const char *text, size_t b
 /* Largest id + 1 over vocabulary and added tokens. */
 int64_t nb_tokenizer_size(const struct nb_tokenizer *t);
 int32_t nb_tokenizer_id(const struct nb_tokenizer *t, const char *token); /* -1: unknown */
-const char *nb_tokenizer_sha256(const struct nb_tokenizer *t);            /* of tokenizer.json */
+/* Of tokenizer.json, or of a vocabulary's content. */
+const char *nb_tokenizer_sha256(const struct nb_tokenizer *t);
 
 /* Streaming detokenizer: push ids, take text; never emits half a UTF-8 character. */
 struct nb_detok;

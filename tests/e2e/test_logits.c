@@ -168,6 +168,7 @@ static void check_layers(const struct golden *g, struct nb_backend *be, const fl
     require(nb_model_tensor(g->model, a->norm_name, &norm, &err), &err);
     float *weight = nb_alloc((size_t)a->hidden_size, sizeof *weight);
     assert_true(nb_to_f32(weight, norm.data.data, norm.dtype, (size_t)a->hidden_size));
+    for (int64_t i = 0; i < a->hidden_size; i++) weight[i] += (float)a->norm_offset;
     nb_rmsnorm(be, &(struct nb_norm){weight, a->hidden_size, a->rms_norm_eps}, h, h, rows);
     size_t bytes = (size_t)(g->n * a->hidden_size) * sizeof *h;
     for (int w = 0; w < WINDOWS; w++) {

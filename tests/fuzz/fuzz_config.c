@@ -12,8 +12,9 @@ static void ask(const struct nb_arch *a)
 {
     double inv_freq[512], scaling;
     static const int64_t lengths[] = {1, 4096, INT32_MAX};
-    for (int i = 0; i < 3; i++) {
-        nb_rope_frequencies(a, lengths[i], inv_freq, &scaling);
+    for (int i = 0; i < (a->local_rope ? 6 : 3); i++) {
+        const struct nb_rope *rope = i < 3 ? &a->rope : &a->rope_local;
+        nb_rope_frequencies(a, rope, lengths[i % 3], inv_freq, &scaling);
         if (!(scaling > 0) || !isfinite(scaling)) abort();
         for (int64_t j = 0; j < a->head_dim / 2; j++) {
             if (!isfinite(inv_freq[j])) abort();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A tokenizer.json: no crash; one that opens encodes and decodes, its ids stay inside its size, and
- * the stream of pieces equals the text decoded at once, every piece whole characters. */
+ * the stream of pieces equals the text decoded at once, every piece whole characters. What a GGUF
+ * vocabulary can be made of opens as one. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "base/strbuf.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
+#include "text/vocab.h"
 
 static const char sample[] =
     "Hello, w\xc3\xb6rld's 123\r\n\t <s>[X] a\xcc\x81 \xe4\xbd\xa0\xe2\x96\x81 \xf0\x9f\x98\x80  aaaa ab";
@@ -33,6 +35,31 @@ static void check_decode(const struct nb_tokenizer *t, const int32_t *ids, size_
     nb_detok_free(d);
     nb_strbuf_release(&all);
     nb_strbuf_release(&pieces);
+}
+
+static void check_vocab(const uint8_t *data, size_t size)
+{
+    struct nb_err err = {0};
+    struct nb_strbuf note;
+    struct nb_vocab v;
+    struct nb_tokenizer *t;
+    struct nb_ids ids = {0};
+    nb_strbuf_init(&note);
+    json_t *root = nb_json_parse((const char *)data, size, 64, "tokenizer.json", &err);
+    if (!root) abort();
+    struct nb_vocab_source source = {.tokenizer = root, .what = "tokenizer.json"};
+    if (!nb_tokenizer_vocab(&v, &source, &note, &err)) {
+        if (nb_tokenizer_from_vocab(&t, &v, "tokenizer.json", &err)) abort();
+        if (!nb_tokenizer_encode(t, sample, sizeof sample - 1, 0, &ids, &err))
+            check_decode(t, ids.data, ids.n, false);
+        nb_tokenizer_close(t);
+        nb_vocab_release(&v);
+    } else if (!err.text[0]) {
+        abort();
+    }
+    nb_ids_release(&ids);
+    nb_strbuf_release(&note);
+    json_decref(root);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -63,5 +90,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < n; i++) all[i] = (int32_t)i;
     check_decode(t, all, n, false);
     nb_tokenizer_close(t);
+    check_vocab(data, size);
     return 0;
 }

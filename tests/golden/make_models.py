@@ -36,6 +36,16 @@ What the variants pin down (all checked below by "must differ" runs):
                         config: layers i >= max_window_layers slide
   qwen2-layer-types     layer_types given and at odds with max_window_layers: layer_types wins
   qwen3-gqa-bf16        q/k norm over head_dim, head_dim != hidden/heads; three shards and an index
+  gemma2-caps-bf16      no layer_types: even layers slide; both soft caps well inside the scores' range,
+                        query_pre_attn_scalar != head_dim, norms multiply by 1 + w, four norms a layer, tied
+                        head, embeddings times sqrt(hidden), which is no whole number here
+  gemma2-nocap-f16      soft caps null; layer_types against the default order; one key head; untied head
+  gemma3-old-bf16       rope_theta, rope_local_base_freq, rope_scaling (global layers only) and
+                        sliding_window_pattern 3, no layer_types
+  gemma3-types-f32      rope_parameters for each attention type, layer_types, a final soft cap,
+                        attention_bias; attn_logit_softcapping is given and means nothing
+  gemma3-images-bf16    a model for text and images: the text model's config one level down, its names
+                        behind language_model., tensors of the other part beside it
 
 Usage: make_models.py [NAME...]      (default: all)
 """
@@ -50,7 +60,8 @@ import safetensors
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3Config, Gemma3TextConfig, LlamaConfig,
+                          MistralConfig, Qwen2Config, Qwen3Config)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOKENS = 48
@@ -60,13 +71,23 @@ SMALL = dict(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_
              tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, max_position_embeddings=256)
 
 
+GEMMA = dict(tie_word_embeddings=True, rms_norm_eps=1e-6)
+
+
 def rope(kind="default", theta=10000.0, **more):
     return dict(rope_type=kind, rope_theta=theta, **more)
 
 
+def images_too(**settings):
+    vision = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=4,
+                  patch_size=2, vision_use_head=False)
+    return Gemma3Config(text_config=settings, vision_config=vision, mm_tokens_per_image=1, image_token_index=1000,
+                        boi_token_index=1001, eoi_token_index=1002)
+
+
 # name -> (config class, settings over SMALL, stored dtype, options)
 # options: old = rewrite rope/dtype keys the old way, old_rope = that rope_scaling value,
-#          drop = keys removed from config.json, shard = max shard size, tokens = T
+#          drop = keys removed from config.json, set = keys written into it, shard = max shard size, tokens = T
 MODELS = {
     "llama2-mha-f16": (LlamaConfig, dict(num_key_value_heads=4, intermediate_size=96, rope_parameters=rope()),
                        torch.float16, dict(old=True, old_rope=None, drop=["head_dim"])),
@@ -97,6 +118,32 @@ MODELS = {
                                             rope_parameters=rope()), torch.bfloat16, {}),
     "qwen3-gqa-bf16": (Qwen3Config, dict(head_dim=32, rms_norm_eps=1e-6, intermediate_size=96,
                                          rope_parameters=rope(theta=1e6)), torch.bfloat16, dict(shard=90_000)),
+    "gemma2-caps-bf16": (Gemma2Config, dict(GEMMA, hidden_size=72, head_dim=24, num_hidden_layers=3, sliding_window=11,
+                                            query_pre_attn_scalar=20, attn_logit_softcapping=4.0,
+                                            final_logit_softcapping=7.0, rope_parameters=rope()),
+                         torch.bfloat16, dict(old=True, old_rope=None, drop=["layer_types"])),
+    "gemma2-nocap-f16": (Gemma2Config, dict(GEMMA, num_key_value_heads=1, head_dim=16, sliding_window=9,
+                                            query_pre_attn_scalar=16, attn_logit_softcapping=None,
+                                            final_logit_softcapping=None, tie_word_embeddings=False,
+                                            layer_types=["full_attention", "sliding_attention"],
+                                            rope_parameters=rope()), torch.float16, {}),
+    "gemma3-old-bf16": (Gemma3TextConfig, dict(
+        GEMMA, hidden_size=80, head_dim=24, num_hidden_layers=4, sliding_window=10, query_pre_attn_scalar=24,
+        sliding_window_pattern=3, rope_parameters=dict(full_attention=rope("linear", 1e6, factor=8.0),
+                                                       sliding_attention=rope(theta=500.0))), torch.bfloat16,
+        dict(old=True, old_rope=dict(rope_type="linear", factor=8.0),
+             drop=["layer_types", "_sliding_window_pattern"], set=dict(sliding_window_pattern=3))),
+    "gemma3-types-f32": (Gemma3TextConfig, dict(
+        GEMMA, vocab_size=80, intermediate_size=72, head_dim=16, num_hidden_layers=3, num_key_value_heads=4,
+        sliding_window=7, query_pre_attn_scalar=10, final_logit_softcapping=5.0, attention_bias=True,
+        attn_logit_softcapping=3.0,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters=dict(full_attention=rope(theta=20000.0), sliding_attention=rope(theta=300.0))),
+        torch.float32, dict(drop=["_sliding_window_pattern"])),
+    "gemma3-images-bf16": (images_too, dict(GEMMA, vocab_size=80, intermediate_size=72, head_dim=16, sliding_window=7,
+                                            query_pre_attn_scalar=16, layer_types=["sliding_attention",
+                                                                                   "full_attention"]),
+                           torch.bfloat16, {}),
 }
 
 
@@ -107,7 +154,7 @@ def values(model, name, param):
     if name.endswith("bias"):
         z = 0.3 * z
     elif "norm" in name:
-        z = 1.0 + 0.3 * z
+        z = (0.0 if model.startswith("gemma") else 1.0) + 0.3 * z
     elif "embed_tokens" in name:
         z = 0.25 * z
     elif "lm_head" in name:
@@ -130,8 +177,13 @@ def rewrite_config(path, options):
         config = json.load(f)
     for key in options.get("drop", []):
         del config[key]
+    config.update(options.get("set", {}))
     if options.get("old"):
-        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+        theta = config.pop("rope_parameters")
+        if "full_attention" in theta:
+            config["rope_local_base_freq"] = theta["sliding_attention"]["rope_theta"]
+            theta = theta["full_attention"]
+        config["rope_theta"] = theta["rope_theta"]
         config["rope_scaling"] = options["old_rope"]
         config["torch_dtype"] = config.pop("dtype")
         config["transformers_version"] = "4.45.0"
@@ -156,7 +208,7 @@ def make(name):
     os.remove(os.path.join(folder, "generation_config.json"))
 
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    ids = torch.from_numpy(rng.integers(0, config.vocab_size, options.get("tokens", TOKENS)))
+    ids = torch.from_numpy(rng.integers(0, config.get_text_config().vocab_size, options.get("tokens", TOKENS)))
     logits = forward(folder, ids)
     rewrite_config(os.path.join(folder, "config.json"), options)
     again = forward(folder, ids)
@@ -174,7 +226,7 @@ def make(name):
     return folder, ids, logits
 
 
-# name -> config edits that must change the logits: proof that the vector would catch the mistake
+# name -> config edits, one or a list, that must change the logits: proof that the vector would catch the mistake
 MUST_DIFFER = {
     "llama3-gqa-bf16": dict(rope_scaling=None),
     "llama-rope-linear": dict(rope_scaling=None),
@@ -187,6 +239,19 @@ MUST_DIFFER = {
     "qwen2-layer-types": dict(layer_types=["full_attention", "sliding_attention"]),
     "qwen2-tied-bf16": dict(rope_parameters=rope(theta=10000.0)),
     "qwen3-gqa-bf16": dict(rms_norm_eps=1e-3),
+    "gemma2-caps-bf16": [dict(attn_logit_softcapping=50.0), dict(final_logit_softcapping=30.0),
+                         dict(query_pre_attn_scalar=24), dict(sliding_window=12),
+                         dict(layer_types=["full_attention", "sliding_attention", "full_attention"])],
+    "gemma2-nocap-f16": [dict(attn_logit_softcapping=50.0), dict(final_logit_softcapping=30.0),
+                         dict(layer_types=["sliding_attention", "full_attention"])],
+    "gemma3-old-bf16": [dict(rope_scaling=None), dict(rope_local_base_freq=1e6), dict(sliding_window_pattern=2),
+                        dict(rope_theta=5e4), dict(sliding_window=11)],
+    "gemma3-types-f32": [dict(final_logit_softcapping=None), dict(query_pre_attn_scalar=16),
+                         dict(rope_parameters=dict(full_attention=rope(theta=20000.0),
+                                                   sliding_attention=rope(theta=20000.0)))],
+    "gemma3-images-bf16": [dict(text_config=dict(
+        vocab_size=80, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=72, head_dim=16, query_pre_attn_scalar=16, layer_types=["full_attention"] * 2))],
 }
 
 
@@ -194,15 +259,17 @@ def check_difference(name, folder, ids, logits):
     path = os.path.join(folder, "config.json")
     with open(path) as f:
         text = f.read()
-    try:
-        with open(path, "w") as f:
-            json.dump({**json.loads(text), **MUST_DIFFER[name]}, f)
-        moved = (forward(folder, ids) - logits).abs().max().item()
-    finally:
-        with open(path, "w") as f:
-            f.write(text)
-    print(f"{'':22s} with {MUST_DIFFER[name]}: largest change {moved:.3g}")
-    assert moved > 0.02, name
+    edits = MUST_DIFFER[name]
+    for edit in edits if isinstance(edits, list) else [edits]:
+        try:
+            with open(path, "w") as f:
+                json.dump({**json.loads(text), **edit}, f)
+            moved = (forward(folder, ids) - logits).abs().max().item()
+        finally:
+            with open(path, "w") as f:
+                f.write(text)
+        print(f"{'':22s} with {edit}: largest change {moved:.3g}")
+        assert moved > 0.02, name
 
 
 def main():

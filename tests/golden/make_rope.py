@@ -4,7 +4,8 @@
 
 Writes rope.json beside this file: a list of {config, length, inv_freq, scaling, window}; config is what stands in
 a config.json, length the tokens of the sequence (dynamic rope), inv_freq float32 values, window the sliding window
-of each layer (0: full attention). Made with transformers 5.23.0, torch 2.13.0 (CPU).
+of each layer (0: full attention). Gemma 3 has two sets of values: local and local_scaling are those of layers with a
+window. Made with transformers 5.23.0, torch 2.13.0 (CPU).
 """
 
 import json
@@ -14,6 +15,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -52,6 +54,20 @@ CASES = [
     (dict(model_type="mistral", sliding_window=None), 10),
     (dict(model_type="mistral", sliding_window=33, head_dim=20), 10),
     (dict(model_type="llama", sliding_window=33), 10),
+    (dict(model_type="gemma2", head_dim=24, rope_theta=5000.0, num_hidden_layers=5), 10),
+    (dict(model_type="gemma2", head_dim=24, sliding_window=33, rope_scaling=dict(type="linear", factor=2.0),
+          layer_types=["full_attention", "sliding_attention", "full_attention"]), 10),
+    (dict(model_type="gemma3_text", head_dim=24, num_hidden_layers=8), 10),
+    (dict(model_type="gemma3_text", head_dim=24, rope_theta=5000.0, rope_local_base_freq=300.0, num_hidden_layers=5,
+          sliding_window=33, sliding_window_pattern=2, rope_scaling=dict(rope_type="linear", factor=8.0)), 10),
+    (dict(model_type="gemma3_text", head_dim=24, rope_theta=5.0, rope_local_base_freq=6.0, num_hidden_layers=7,
+          rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=700.0),
+                               sliding_attention=dict(rope_type="default", rope_theta=800.0)),
+          rope_scaling=dict(factor=4.0)), 10),
+    (dict(model_type="gemma3_text", head_dim=24, rope_theta=400.0, rope_local_base_freq=600.0, num_hidden_layers=7,
+          original_max_position_embeddings=256,
+          rope_parameters=dict(full_attention=dict(rope_type="yarn", factor=4.0),
+                               sliding_attention=dict(rope_type="llama3", **LLAMA3))), 10),
 ]
 
 
@@ -63,21 +79,36 @@ def windows(config):
     return [config.sliding_window if t == "sliding_attention" else 0 for t in config.layer_types]
 
 
+def frequencies(config, kind, length, **layer):
+    if kind == "default":
+        rotary = Gemma3RotaryEmbedding if layer else LlamaRotaryEmbedding
+        return rotary.compute_default_rope_parameters(config, **layer)
+    if kind == "dynamic":
+        layer["seq_len"] = torch.tensor(length)
+    return ROPE_INIT_FUNCTIONS[kind](config, None, **layer)
+
+
+def values(inv_freq):
+    return [float(f"{v:.9g}") for v in inv_freq.tolist()]
+
+
 def main():
     transformers.logging.set_verbosity_error()
     out = []
     for more, length in CASES:
         config = {**BASE, **more}
         c = AutoConfig.for_model(**json.loads(json.dumps(config)))
-        kind = c.rope_parameters["rope_type"]
-        if kind == "default":
-            inv_freq, scaling = LlamaRotaryEmbedding.compute_default_rope_parameters(c)
-        elif kind == "dynamic":
-            inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](c, None, seq_len=torch.tensor(length))
+        rope = c.rope_parameters
+        if config["model_type"] == "gemma3_text":
+            (inv_freq, scaling), (local, local_scaling) = [
+                frequencies(c, rope[t]["rope_type"], length, layer_type=t)
+                for t in ("full_attention", "sliding_attention")]
+            more = dict(local=values(local), local_scaling=float(local_scaling))
         else:
-            inv_freq, scaling = ROPE_INIT_FUNCTIONS[kind](c, None)
-        out.append(dict(config=config, length=length, inv_freq=[float(f"{v:.9g}") for v in inv_freq.tolist()],
-                        scaling=float(scaling), window=windows(c)))
+            inv_freq, scaling = frequencies(c, rope["rope_type"], length)
+            more = {}
+        out.append(dict(config=config, length=length, inv_freq=values(inv_freq), scaling=float(scaling),
+                        window=windows(c), **more))
     with open(os.path.join(HERE, "rope.json"), "w") as f:
         f.write("[\n" + ",\n".join(json.dumps(case) for case in out) + "\n]\n")
     print(len(out), "cases")

@@ -63,6 +63,39 @@ static void test_act(void **state)
     }
 }
 
+static void test_softcap(void **state)
+{
+    (void)state;
+    struct level levels[MAX_LEVELS];
+    int n = levels_get(levels);
+    struct nb_rng rng;
+    nb_rng_init(&rng, 6);
+    static const float specials[] = {0.0f,  1e-30f, -1e-20f, 1e-6f, -1e-3f,   0.3465f,  -0.3467f,
+                                     20.0f, -40.0f, 600.0f,  -1e4f, INFINITY, -INFINITY};
+    enum { N_SPECIALS = sizeof specials / sizeof *specials };
+    for (int l = 0; l < n; l++) {
+        for (int i = 0; i < N_LENGTHS; i++) {
+            const float cap = i & 1 ? 30 : 2.5f;
+            size_t len = (size_t)lengths[i];
+            float *x = guarded_new(len), *y = guarded_new(len);
+            fill_normal(&rng, x, len, 3 * cap);
+            for (size_t j = 0; j < len && j < N_SPECIALS && i >= 5; j++) x[j] = specials[j];
+            memcpy(y, x, len * sizeof *y);
+            levels[l].ops.softcap(y, lengths[i], cap);
+            for (size_t j = 0; j < len; j++) {
+                double want = (double)cap * tanh((double)x[j] / (double)cap);
+                assert_true(fabs((double)y[j] - want) <= 1e-6 * fabs(want));
+            }
+            guarded_check(y, len);
+            guarded_free(x, len);
+            guarded_free(y, len);
+        }
+        float nan = NAN;
+        levels[l].ops.softcap(&nan, 1, 5);
+        assert_true(isnan(nan));
+    }
+}
+
 static void test_rmsnorm(void **state)
 {
     (void)state;
@@ -289,10 +322,15 @@ static void test_add_dequant_unpack(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_act),       cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_rope),      cmocka_unit_test(test_exp_sum_and_logsumexp),
-        cmocka_unit_test(test_exp_range), cmocka_unit_test(test_logsumexp_special),
-        cmocka_unit_test(test_softmax),   cmocka_unit_test(test_add_dequant_unpack),
+        cmocka_unit_test(test_act),
+        cmocka_unit_test(test_softcap),
+        cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_exp_sum_and_logsumexp),
+        cmocka_unit_test(test_exp_range),
+        cmocka_unit_test(test_logsumexp_special),
+        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_add_dequant_unpack),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,9 +80,10 @@ static void collect(struct list *l, const struct nb_arch *arch, const struct tin
     char name[NB_NAME_MAX * 2];
     add_expected(l, arch, arch->embed_name);
     for (int64_t i = 0; i < arch->n_layers; i++) {
-        const char *const norms[] = {arch->attn_norm_name, arch->mlp_norm_name, arch->q_norm_name,
-                                     arch->k_norm_name};
-        for (size_t k = 0; k < 4; k++) {
+        const char *const norms[] = {arch->attn_norm_name,      arch->mlp_norm_name,
+                                     arch->q_norm_name,         arch->k_norm_name,
+                                     arch->post_attn_norm_name, arch->post_mlp_norm_name};
+        for (size_t k = 0; k < 6; k++) {
             if (!norms[k][0]) continue;
             nb_arch_name(arch, i, norms[k], name);
             add_expected(l, arch, name);

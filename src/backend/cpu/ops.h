@@ -121,6 +121,8 @@ typedef void (*nb_rope_fn)(float *x, int64_t half, const float *cos_t, const flo
 typedef void (*nb_act_fn)(float *out, const float *gate, const float *up, int64_t n);
 typedef void (*nb_add_fn)(float *y, const float *x, int64_t n);      /* y += x; exact */
 typedef void (*nb_add_f64_fn)(double *y, const float *x, int64_t n); /* y += x; exact */
+/* x[i] = cap * tanh(x[i] / cap), cap > 0. Relative error <= 1e-6. */
+typedef void (*nb_softcap_fn)(float *x, int64_t n, float cap);
 /* log(sum exp(x[i])), shifted by the largest; f64 sum of f32 terms. Absolute error <= 1e-6. */
 typedef double (*nb_logsumexp_fn)(const float *x, int64_t n);
 
@@ -155,6 +157,7 @@ struct nb_cpu_ops {
     nb_act_fn act[4]; /* by enum nb_act_fn of backend.h */
     nb_add_fn add;
     nb_add_f64_fn add_f64;
+    nb_softcap_fn softcap;
     nb_logsumexp_fn logsumexp;
     nb_exp_sum_fn exp_sum;
     nb_softmax_fn softmax; /* panels of nr: belongs to the tile */

@@ -11,13 +11,10 @@
 #include <math.h>
 #include <string.h>
 
-/* e^x to 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^r by a polynomial fitted for least relative
- * error (3e-9), in base-2 scaling at the end. Below the smallest normal number results go through
- * subnormals to 0. */
-static inline __attribute__((always_inline)) V v_exp_below_90(V x)
+/* e^r - 1 of r = x - n ln 2, |r| <= ln 2 / 2, by a polynomial fitted for least relative error of e^r
+ * (3e-9). */
+static inline __attribute__((always_inline)) V v_expm1_rest(V x, V n)
 {
-    x = V_MAX(x, V_SET1(-105.0f)); /* 0 comes out of the scaling */
-    V n = V_ROUND(V_MUL(x, V_SET1(1.44269504f)));
     V r = V_FNMA(n, V_SET1(0.693359375f), x); /* ln 2 in two parts, the first with 9 bits */
     r = V_FNMA(n, V_SET1(-2.12194440e-4f), r);
     V p = V_SET1(0.00138144672f);
@@ -25,8 +22,16 @@ static inline __attribute__((always_inline)) V v_exp_below_90(V x)
     p = V_FMA(p, r, V_SET1(0.0416683927f));
     p = V_FMA(p, r, V_SET1(0.166665196f));
     p = V_FMA(p, r, V_SET1(0.49999994f));
-    p = V_ADD(V_FMA(V_MUL(r, r), p, r), V_SET1(1.0f));
-    return V_POW2(p, n);
+    return V_FMA(V_MUL(r, r), p, r);
+}
+
+/* e^x to 1 ulp, in base-2 scaling at the end. Below the smallest normal number results go through
+ * subnormals to 0. */
+static inline __attribute__((always_inline)) V v_exp_below_90(V x)
+{
+    x = V_MAX(x, V_SET1(-105.0f)); /* 0 comes out of the scaling */
+    V n = V_ROUND(V_MUL(x, V_SET1(1.44269504f)));
+    return V_POW2(V_ADD(v_expm1_rest(x, n), V_SET1(1.0f)), n);
 }
 
 static inline __attribute__((always_inline)) V v_exp(V x)
@@ -51,6 +56,16 @@ static inline __attribute__((always_inline)) V v_gelu_tanh(V x)
     V cube = V_MUL(V_MUL(x, x), x);
     V u = V_MUL(V_SET1(0.79788456080286535588f), V_FMA(V_SET1(0.044715f), cube, x));
     return V_MUL(x, v_sigmoid(V_ADD(u, u)));
+}
+
+/* t / (t + 2) with t = e^2x - 1 = (2^n - 1) + 2^n (e^r - 1): no cancellation near 0. */
+static inline __attribute__((always_inline)) V v_tanh(V x)
+{
+    const V one = V_SET1(1.0f);
+    x = V_MAX(V_MIN(V_ADD(x, x), V_SET1(30.0f)), V_SET1(-30.0f)); /* +-1 beyond */
+    V n = V_ROUND(V_MUL(x, V_SET1(1.44269504f))), s = V_POW2(one, n);
+    V t = V_FMA(s, v_expm1_rest(x, n), V_SUB(s, one));
+    return V_DIV(t, V_ADD(t, V_SET1(2.0f)));
 }
 
 static inline __attribute__((always_inline)) V v_relu(V x)
@@ -85,6 +100,18 @@ static void act_gelu_tanh(float *out, const float *gate, const float *up, int64_
 static void act_relu(float *out, const float *gate, const float *up, int64_t n)
 {
     gated(out, gate, up, n, v_relu);
+}
+
+static void softcap(float *x, int64_t n, float cap)
+{
+    const V c = V_SET1(cap), inv = V_SET1(1.0f / cap);
+    int64_t i = 0;
+    for (; i + V_LANES <= n; i += V_LANES)
+        V_STORE(x + i, V_MUL(c, v_tanh(V_MUL(V_LOAD(x + i), inv))));
+    if (i < n) {
+        V v = V_LOAD_PART(x + i, (int)(n - i));
+        V_STORE_PART(x + i, V_MUL(c, v_tanh(V_MUL(v, inv))), (int)(n - i));
+    }
 }
 
 static void add(float *y, const float *x, int64_t n)

@@ -14,23 +14,34 @@
 #include "arch/arch.h"
 #include "support/folder.h"
 
-static void check_case(const json_t *one)
+static void check_values(const struct nb_arch *arch, const struct nb_rope *rope, int64_t length,
+                         const json_t *want, double want_scaling)
 {
-    struct nb_err err = {0};
-    struct nb_arch arch;
     double inv_freq[64], scaling;
-    if (nb_arch_from_config(&arch, json_object_get(one, "config"), &err)) fail_msg("%s", err.text);
-    int64_t length = json_integer_value(json_object_get(one, "length"));
-    nb_rope_frequencies(&arch, length, inv_freq, &scaling);
-    const json_t *want = json_object_get(one, "inv_freq"), *window = json_object_get(one, "window");
-    assert_int_equal(json_array_size(want), arch.head_dim / 2);
+    nb_rope_frequencies(arch, rope, length, inv_freq, &scaling);
+    assert_int_equal(json_array_size(want), arch->head_dim / 2);
     for (size_t i = 0; i < json_array_size(want); i++) {
         double w = json_number_value(json_array_get(want, i));
         assert_true(fabs(inv_freq[i] - w) <= 6e-7 * w);
         assert_true((double)(float)inv_freq[i] == inv_freq[i]);
     }
-    double want_scaling = json_number_value(json_object_get(one, "scaling"));
     assert_true(fabs(scaling - want_scaling) <= 1e-12 * want_scaling);
+}
+
+static void check_case(const json_t *one)
+{
+    struct nb_err err = {0};
+    struct nb_arch arch;
+    if (nb_arch_from_config(&arch, json_object_get(one, "config"), &err)) fail_msg("%s", err.text);
+    int64_t length = json_integer_value(json_object_get(one, "length"));
+    const json_t *local = json_object_get(one, "local"), *window = json_object_get(one, "window");
+    check_values(&arch, &arch.rope, length, json_object_get(one, "inv_freq"),
+                 json_number_value(json_object_get(one, "scaling")));
+    assert_int_equal(arch.local_rope, local != NULL);
+    if (local) {
+        check_values(&arch, &arch.rope_local, length, local,
+                     json_number_value(json_object_get(one, "local_scaling")));
+    }
     for (int64_t l = 0; l < arch.n_layers; l++) {
         assert_int_equal(arch.window[l], json_integer_value(json_array_get(window, (size_t)l)));
     }

@@ -29,6 +29,7 @@ static void reference(const struct nb_attention *a, int64_t i, int64_t head, dou
         s[j] = 0;
         for (int64_t t = 0; t < d; t++) s[j] += (double)q[t] * a->k[j * a->ldkv + kv_head * d + t];
         s[j] *= (double)a->scale;
+        if (a->softcap > 0) s[j] = (double)a->softcap * tanh(s[j] / (double)a->softcap);
         top = fmax(top, s[j]);
     }
     memset(out, 0, (size_t)d * sizeof *out);
@@ -41,14 +42,16 @@ static void reference(const struct nb_attention *a, int64_t i, int64_t head, dou
     nb_free(s);
 }
 
-static void check_shape(struct made *made, struct nb_rng *rng, const struct shape *sh)
+static void check_shape(struct made *made, struct nb_rng *rng, const struct shape *sh,
+                        float softcap)
 {
     struct nb_attention a = {.n_q = sh->n_q,
                              .n_kv = sh->n_kv,
                              .n_heads = sh->n_heads,
                              .n_kv_heads = sh->n_kv_heads,
                              .head_dim = sh->head_dim,
-                             .window = sh->window};
+                             .window = sh->window,
+                             .softcap = softcap};
     a.ldq = sh->n_heads * sh->head_dim + 5;
     a.ldo = sh->n_heads * sh->head_dim + 2;
     a.ldkv = sh->n_kv_heads * sh->head_dim + 3;
@@ -103,7 +106,26 @@ static void test_shapes(void **state)
     for (int l = 0; levels[l]; l++) {
         struct made made = make_backend(levels[l], 2);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-            check_shape(&made, &rng, &shapes[i]);
+            check_shape(&made, &rng, &shapes[i], 0);
+        make_release(&made);
+    }
+}
+
+/* Scores far beyond the cap, on both paths, with windows and part of a panel. */
+static void test_softcap(void **state)
+{
+    (void)state;
+    static const struct shape shapes[] = {
+        {150, 150, 4, 2, 64, 0, 4}, {260, 260, 4, 1, 16, 112, 9}, {1, 230, 6, 2, 32, 0, 5},
+        {1, 500, 6, 2, 34, 77, 5},  {33, 500, 14, 2, 64, 100, 3}, {1, 2300, 8, 1, 20, 0, 4},
+    };
+    struct nb_rng rng;
+    nb_rng_init(&rng, 7);
+    const char *const *levels = make_levels();
+    for (int l = 0; levels[l]; l++) {
+        struct made made = make_backend(levels[l], 2);
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            check_shape(&made, &rng, &shapes[i], i & 1 ? 3 : 2);
         make_release(&made);
     }
 }
@@ -160,6 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_softcap),
         cmocka_unit_test(test_threads_and_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -70,6 +70,27 @@ static void test_rope(void **state)
     nb_free(s);
 }
 
+static void test_softcap(void **state)
+{
+    (void)state;
+    const int64_t n = 100003;
+    struct nb_rng rng;
+    nb_rng_init(&rng, 4);
+    float *x = make_normal(&rng, (size_t)n + 1), *old = nb_alloc((size_t)n + 1, sizeof *old);
+    for (int64_t i = 0; i < n; i++) x[i] *= 40;
+    memcpy(old, x, (size_t)(n + 1) * sizeof *x);
+    struct made made = make_backend(NULL, 3);
+    nb_softcap(made.be, x, n, 30);
+    for (int64_t i = 0; i < n; i++) {
+        double want = 30 * tanh((double)old[i] / 30);
+        assert_true(fabs((double)x[i] - want) <= 1e-6 * fabs(want));
+    }
+    assert_true(x[n] == old[n]);
+    make_release(&made);
+    nb_free(x);
+    nb_free(old);
+}
+
 static void test_act_add(void **state)
 {
     (void)state;
@@ -117,9 +138,8 @@ static void test_logsumexp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rmsnorm),
-        cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_act_add),
+        cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_act_add),   cmocka_unit_test(test_softcap),
         cmocka_unit_test(test_logsumexp),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

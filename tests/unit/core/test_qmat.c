@@ -321,6 +321,54 @@ static void bits_per_weight(void **state)
     assert_float_equal(nb_qspec_bits_per_weight(&s, 10, 96), 4 + 2 * 16.0 / 96, 1e-12);
 }
 
+/* Two levels: values follow from codes and super-scales, per row, the last super-scale short of groups. */
+static void two_levels(void **state)
+{
+    (void)state;
+    struct nb_qspec spec = int_spec(4, 2, NB_ZERO_MIN);
+    spec.super_groups = 3;
+    spec.scale_bits = 6;
+    spec.scale_zero = 32;
+    struct nb_qmat q;
+    float out[8];
+    make(&q, &spec, 2, 8); /* 4 groups under 2 super-scales */
+    assert_int_equal(q.n_groups, 4);
+    assert_int_equal(q.n_supers, 2);
+    for (int i = 0; i < 16; i++) q.codes[i] = (uint8_t)i;
+    for (int i = 0; i < 8; i++) {
+        q.scale.codes[i] = (uint8_t)(30 + i);
+        q.zero.codes[i] = (uint8_t)i;
+    }
+    for (int i = 0; i < 4; i++) {
+        q.scale.super[i] = (float)(i + 1);
+        q.zero.super[i] = 0.5f;
+    }
+    nb_qmat_fill_values(&q, 0);
+    assert_true(q.scale.value[4] == 0); /* the other row is left alone */
+    nb_qmat_fill_values(&q, 1);
+    static const float scale[8] = {-2, -1, 0, 2, 6, 9, 12, 20};
+    assert_memory_equal(q.scale.value, scale, sizeof scale);
+    for (int i = 0; i < 8; i++) assert_true(q.zero.value[i] == 0.5f * (float)i);
+    nb_qmat_dequant_row(&q, 1, out);
+    static const float want[8] = {6 * 8 - 2,      6 * 9 - 2,      9 * 10 - 2.5f,  9 * 11 - 2.5f,
+                                  12 * 12 - 3.0f, 12 * 13 - 3.0f, 20 * 14 - 3.5f, 20 * 15 - 3.5f};
+    assert_memory_equal(out, want, sizeof want);
+    q.scale.offset = 0.25f;
+    nb_qmat_fill_values(&q, 1);
+    assert_true(q.scale.value[4] == 6.25f);
+
+    spec.zero = NB_ZERO_CODE; /* a code is no scale: it has one level */
+    make(&q, &spec, 2, 8);
+    assert_null(q.zero.codes);
+    assert_null(q.zero.super);
+    assert_non_null(q.zero.value);
+    spec.super_groups = 0;
+    make(&q, &spec, 2, 8);
+    assert_null(q.scale.codes);
+    assert_null(q.scale.super);
+    assert_int_equal(q.n_supers, 0);
+}
+
 static void descriptions(void **state)
 {
     (void)state;
@@ -354,6 +402,7 @@ int main(void)
         cmocka_unit_test(four_and_six_bit_floats),
         cmocka_unit_test_setup_teardown(float_matrix, setup, teardown),
         cmocka_unit_test_setup_teardown(impossible_matrices_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(two_levels, setup, teardown),
         cmocka_unit_test(bits_per_weight),
         cmocka_unit_test(descriptions),
     };

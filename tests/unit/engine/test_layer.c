@@ -67,9 +67,10 @@ static float *weight_of(struct loaded *l, int i, float **bias)
 static void test_equal_weights_equal_bits(void **state)
 {
     (void)state;
-    static const char *const models[] = {"llama-bias-f32", "qwen2-tied-bf16", "qwen3-gqa-bf16",
-                                         "mistral-window-bf16"};
-    for (int m = 0; m < 4; m++) {
+    static const char *const models[] = {"llama-bias-f32",   "qwen2-tied-bf16",
+                                         "qwen3-gqa-bf16",   "mistral-window-bf16",
+                                         "gemma2-caps-bf16", "gemma3-types-f32"};
+    for (int m = 0; m < 6; m++) {
         struct loaded l = load_golden(models[m], 2);
         struct nb_err err = {0};
         struct nb_layer *layer;
@@ -176,6 +177,9 @@ static void test_folds_keep_the_function(void **state)
     check_folds("qwen2-tied-bf16");
     check_folds("qwen3-gqa-bf16");
     check_folds("mistral-window-bf16");
+    check_folds("gemma2-caps-bf16");
+    check_folds("gemma2-nocap-f16");
+    check_folds("gemma3-types-f32");
 }
 
 int main(void)

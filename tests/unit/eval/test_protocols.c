@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,7 +165,51 @@ static void test_llamacpp(void **state)
                      2);             /* 11 tokens with BOS; the first of each window becomes BOS */
     segment(&p, 0, "0abc", 3, 1, 0); /* n/2 - 1 = 1 scored */
     segment(&p, 1, "0efg", 3, 1, 1);
+    assert_int_equal(p.replaced[0], 0); /* what stood there is kept for the logits file */
+    assert_int_equal(p.replaced[1], 4);
     nb_eval_plan_release(&p);
+}
+
+/* One trailing line feed goes, a second one stays; a special token in the text is letters. */
+static void test_llamacpp_text(void **state)
+{
+    struct nb_eval_request q = request(NB_EVAL_LLAMACPP, "abc d<s>\n\n");
+    struct nb_eval_plan p;
+    struct nb_err err;
+    q.window = 4;
+    assert_int_equal(nb_eval_plan_make(&p, &q, *state, &err), NB_E_FORMAT);
+    assert_string_equal(err.text, "the text has 7 tokens, protocol llama.cpp needs at least 8");
+    q = request(NB_EVAL_LLAMACPP, "abc ef\n\n"); /* < > are no letters of this vocabulary */
+    q.window = 4;
+    make(&p, &q, state);
+    assert_int_equal(p.n_ids, 8); /* BOS, six letters, one line feed */
+    segment(&p, 1, "0ef\n", 3, 1, 1);
+    nb_eval_plan_release(&p);
+}
+
+/* A tokenizer that ends texts by itself has no place in the protocol. */
+static void test_llamacpp_end(void **state)
+{
+    (void)state;
+    char text[sizeof with_bos + 200];
+    const char *sequence = "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}]";
+    const char *at = strstr(with_bos, sequence);
+    assert_non_null(at);
+    int n = snprintf(text, sizeof text,
+                     "%.*s{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":"
+                     "{\"id\":\"<s>\",\"type_id\":0}}]%s",
+                     (int)(at - with_bos), with_bos, at + strlen(sequence));
+    struct nb_tokenizer *tok;
+    struct nb_err err = {0};
+    if (nb_tokenizer_parse(&tok, text, (size_t)n, "tokenizer.json", &err)) fail_msg("%s", err.text);
+    struct nb_eval_request q = request(NB_EVAL_LLAMACPP, ten);
+    struct nb_eval_plan p;
+    q.window = 4;
+    assert_int_equal(nb_eval_plan_make(&p, &q, tok, &err), NB_E_SPEC);
+    assert_string_equal(err.text,
+                        "protocol llama.cpp is not defined for a tokenizer that ends each "
+                        "text with a token of its own");
+    nb_tokenizer_close(tok);
 }
 
 /* Windows of 4 over a page of 10: prefix + abcd, d|efgh, and the last reaches back: fgh|ij. */
@@ -234,9 +279,10 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_windows),      cmocka_unit_test(test_gptq_paper),
-        cmocka_unit_test(test_transformers), cmocka_unit_test(test_llamacpp),
-        cmocka_unit_test(test_lm_eval),      cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_windows),       cmocka_unit_test(test_gptq_paper),
+        cmocka_unit_test(test_transformers),  cmocka_unit_test(test_llamacpp),
+        cmocka_unit_test(test_lm_eval),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_llamacpp_text), cmocka_unit_test(test_llamacpp_end),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

@@ -61,7 +61,8 @@ static void make_ids(int32_t ids[N_IDS])
 static void run_plan(struct nb_eval_result *out, const struct nb_eval_plan *plan,
                      struct bigram *model, struct bigram *base, struct nb_pool *pool)
 {
-    struct nb_eval_head a = {model, 1, V, bigram_logits}, b = {base, 1, V, bigram_logits};
+    struct nb_eval_head a = {model, 1, V, bigram_logits, NULL},
+                        b = {base, 1, V, bigram_logits, NULL};
     struct nb_eval_score s;
     struct nb_err err;
     assert_int_equal(nb_eval_score_init(&s, plan, &a, base ? &b : NULL, pool, &err), 0);
@@ -241,8 +242,9 @@ static void test_errors(void **state)
     struct nb_eval_plan plan;
     struct nb_err err;
     assert_int_equal(nb_eval_plan_windows(&plan, &w, NULL), 0);
-    struct nb_eval_head good = {&b, 1, V, bigram_logits}, other = {&b, 1, V + 1, bigram_logits},
-                        bad = {&b, 1, V, nan_logits};
+    struct nb_eval_head good = {&b, 1, V, bigram_logits, NULL},
+                        other = {&b, 1, V + 1, bigram_logits, NULL},
+                        bad = {&b, 1, V, nan_logits, NULL};
     struct nb_eval_score s;
     float h[N_IDS] = {0};
     assert_int_equal(nb_eval_score_init(&s, &plan, &good, &other, NULL, &err), NB_E_SPEC);

@@ -93,6 +93,7 @@ static void test_families(void **state)
     check("tests/golden/models/qwen2-tied-bf16", "tests/golden/models/qwen2-some-slide");
     check("tests/golden/models/llama3-gqa-bf16", "tests/golden/models/llama3-gqa-bf16");
     check("tests/golden/models/mistral-window-bf16", "tests/golden/models/qwen3-gqa-bf16");
+    check("tests/golden/models/gemma2-caps-bf16", "tests/golden/models/gemma3-old-bf16");
 }
 
 static bool stop(void *ctx)

@@ -8,11 +8,10 @@
 #include <cmocka.h>
 
 #include "text/normalizer.h"
+#include "unit/text/parts.h"
 
-static int run(const char *json, const char *text, struct nb_strbuf *out, struct nb_err *err)
+static int run(const json_t *part, const char *text, struct nb_strbuf *out, struct nb_err *err)
 {
-    json_t *part = nb_json_parse(json, strlen(json), 64, "part", err);
-    assert_non_null(part);
     struct nb_normalizer z;
     struct nb_normalizing r = {0};
     int rc = nb_normalizer_init(&z, part, "t.json", err);
@@ -24,7 +23,6 @@ static int run(const char *json, const char *text, struct nb_strbuf *out, struct
     }
     nb_strbuf_release(&r.scratch);
     *out = r.text;
-    json_decref(part);
     return rc;
 }
 
@@ -48,23 +46,14 @@ static void steps(void **state)
          "\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"__\"}]}",
          "a b", "__a__b"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct nb_err err;
-        struct nb_strbuf out;
-        if (run(cases[i].part, cases[i].text, &out, &err)) fail_msg("%s", err.text);
-        assert_string_equal(nb_strbuf_cstr(&out), cases[i].want);
-        nb_strbuf_release(&out);
-    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        part_gives(run, cases[i].part, cases[i].text, cases[i].want);
 }
 
 static void refusals(void **state)
 {
     (void)state;
-    static const struct {
-        const char *part;
-        int status;
-        const char *text;
-    } cases[] = {
+    static const struct part_refusal cases[] = {
         {"{\"type\":\"BertNormalizer\"}", NB_E_SPEC,
          "t.json: normalizer 'BertNormalizer' is not supported (supported: NFC, NFD, NFKC, NFKD, Lowercase,"
          " Strip, Prepend, Replace, ByteLevel, Sequence)"},
@@ -76,33 +65,26 @@ static void refusals(void **state)
         {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", NB_E_SPEC,
          "t.json: an empty pattern is not supported"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct nb_err err;
-        struct nb_strbuf out;
-        assert_int_equal(run(cases[i].part, "x", &out, &err), cases[i].status);
-        assert_string_equal(err.text, cases[i].text);
-        nb_strbuf_release(&out);
-    }
+    part_refuses(run, cases, sizeof cases / sizeof *cases);
 }
 
 static void nesting_is_bounded(void **state)
 {
     (void)state;
-    struct nb_err err;
-    struct nb_strbuf json, out;
+    struct nb_strbuf json;
     nb_strbuf_init(&json);
     for (int i = 0; i < 9; i++) nb_strbuf_puts(&json, "{\"type\":\"Sequence\",\"normalizers\":[");
     for (int i = 0; i < 9; i++) nb_strbuf_puts(&json, "]}");
-    assert_int_equal(run(json.data, "x", &out, &err), NB_E_SPEC);
-    assert_string_equal(err.text, "t.json: normalizer: Sequences nested deeper than 8");
-    nb_strbuf_release(&out);
+    struct part_refusal deep = {json.data, NB_E_SPEC,
+                                "t.json: normalizer: Sequences nested deeper than 8"};
+    part_refuses(run, &deep, 1);
     nb_strbuf_reset(&json);
     nb_strbuf_puts(&json, "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}");
     for (int i = 0; i < 32; i++) nb_strbuf_puts(&json, ",{\"type\":\"NFC\"}");
     nb_strbuf_puts(&json, "]}");
-    assert_int_equal(run(json.data, "x", &out, &err), NB_E_SPEC);
-    assert_string_equal(err.text, "t.json: more than 32 parts in the normalizer");
-    nb_strbuf_release(&out);
+    struct part_refusal many = {json.data, NB_E_SPEC,
+                                "t.json: more than 32 parts in the normalizer"};
+    part_refuses(run, &many, 1);
     nb_strbuf_release(&json);
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "text/pretokenizer.h"
+#include "unit/text/parts.h"
 
 static int take(void *ctx, const char *word, size_t n, struct nb_err *err)
 {
@@ -19,34 +20,32 @@ static int take(void *ctx, const char *word, size_t n, struct nb_err *err)
     return 0;
 }
 
-static int run(const char *json, const char *text, bool at_start, struct nb_strbuf *out,
-               struct nb_err *err)
+static int run_at(const json_t *part, const char *text, bool at_start, struct nb_strbuf *out,
+                  struct nb_err *err)
 {
-    json_t *part = nb_json_parse(json, strlen(json), 64, "part", err);
-    assert_non_null(part);
     struct nb_pretokenizer p;
     nb_strbuf_init(out);
     int rc = nb_pretokenizer_init(&p, part, "t.json", err);
-    if (!rc) {
-        struct nb_pre_run *r = nb_xalloc(sizeof *r);
-        *r = (struct nb_pre_run){.pre = &p, .matcher = nb_matcher_new(), .take = take, .ctx = out};
-        rc = nb_pretokenizer_run(r, text, strlen(text), at_start, err);
-        nb_matcher_free(r->matcher);
-        nb_pre_run_release(r);
-        nb_free(r);
-        nb_pretokenizer_release(&p);
-    }
-    json_decref(part);
+    if (rc) return rc;
+    struct nb_pre_run *r = nb_xalloc(sizeof *r);
+    *r = (struct nb_pre_run){.pre = &p, .matcher = nb_matcher_new(), .take = take, .ctx = out};
+    rc = nb_pretokenizer_run(r, text, strlen(text), at_start, err);
+    nb_matcher_free(r->matcher);
+    nb_pre_run_release(r);
+    nb_free(r);
+    nb_pretokenizer_release(&p);
     return rc;
 }
 
-static void check(const char *json, const char *text, bool at_start, const char *want)
+static int run(const json_t *part, const char *text, struct nb_strbuf *out, struct nb_err *err)
 {
-    struct nb_err err;
-    struct nb_strbuf out;
-    if (run(json, text, at_start, &out, &err)) fail_msg("%s", err.text);
-    assert_string_equal(nb_strbuf_cstr(&out), want);
-    nb_strbuf_release(&out);
+    return run_at(part, text, true, out, err);
+}
+
+static int run_inside(const json_t *part, const char *text, struct nb_strbuf *out,
+                      struct nb_err *err)
+{
+    return run_at(part, text, false, out, err);
 }
 
 static void behaviors(void **state)
@@ -70,7 +69,7 @@ static void behaviors(void **state)
                          "{\"type\":\"Split\",\"pattern\":{\"String\":\"-\"},\"behavior\":\"%s\","
                          "\"invert\":%s}",
                          cases[i].behavior, cases[i].invert);
-        check(json.data, "the-final--countdown", true, cases[i].want);
+        part_gives(run, json.data, "the-final--countdown", cases[i].want);
         nb_strbuf_release(&json);
     }
 }
@@ -79,42 +78,41 @@ static void metaspace(void **state)
 {
     (void)state;
 #define META "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\""
-    check(META "first\",\"split\":true}", "a b", true, "|_a|_b");
-    check(META "first\",\"split\":true}", "a b", false, "|a|_b");
-    check(META "always\",\"split\":false}", "a b", false, "|_a_b");
-    check(META "never\"}", " a  b", true, "|_a|_|_b");
-    check("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", "a b", true,
-          "|a|_b");
-    struct nb_err err;
-    struct nb_strbuf out;
-    assert_int_equal(run(META "first\",\"add_prefix_space\":false}", "a", true, &out, &err),
-                     NB_E_FORMAT);
-    assert_int_equal(run(META "last\"}", "a", true, &out, &err), NB_E_SPEC);
+    part_gives(run, META "first\",\"split\":true}", "a b", "|_a|_b");
+    part_gives(run_inside, META "first\",\"split\":true}", "a b", "|a|_b");
+    part_gives(run_inside, META "always\",\"split\":false}", "a b", "|_a_b");
+    part_gives(run, META "never\"}", " a  b", "|_a|_|_b");
+    part_gives(run, "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}",
+               "a b", "|a|_b");
+    static const struct part_refusal cases[] = {
+        {META "first\",\"add_prefix_space\":false}", NB_E_FORMAT,
+         "t.json: Metaspace: add_prefix_space false contradicts prepend_scheme 'first'"},
+        {META "last\"}", NB_E_SPEC, "t.json: Metaspace prepend_scheme 'last' is not supported"},
+    };
+    part_refuses(run, cases, sizeof cases / sizeof *cases);
 #undef META
 }
 
 static void byte_level(void **state)
 {
     (void)state;
-    check("{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}", "a b\n", true,
-          "|\xc4\xa0"
-          "a|\xc4\xa0"
-          "b|\xc4\x8a");
-    check("{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}", "a b", true,
-          "|a\xc4\xa0"
-          "b");
-    check("null", "a b", true, "|a b");
-    check("null", "", true, "");
+    part_gives(run, "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true}",
+               "a b\n",
+               "|\xc4\xa0"
+               "a|\xc4\xa0"
+               "b|\xc4\x8a");
+    part_gives(run, "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}",
+               "a b",
+               "|a\xc4\xa0"
+               "b");
+    part_gives(run, "null", "a b", "|a b");
+    part_gives(run, "null", "", "");
 }
 
 static void refusals(void **state)
 {
     (void)state;
-    static const struct {
-        const char *part;
-        int status;
-        const char *text;
-    } cases[] = {
+    static const struct part_refusal cases[] = {
         {"{\"type\":\"BertPreTokenizer\"}", NB_E_SPEC,
          "t.json: pre_tokenizer 'BertPreTokenizer' is not"},
         {"{\"type\":\"UnicodeScripts\"}", NB_E_SPEC,
@@ -128,12 +126,7 @@ static void refusals(void **state)
         {"{\"type\":\"Digits\"}", NB_E_FORMAT, "t.json: "},
         {"{}", NB_E_FORMAT, "t.json: "},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct nb_err err;
-        struct nb_strbuf out;
-        assert_int_equal(run(cases[i].part, "x", true, &out, &err), cases[i].status);
-        if (strncmp(err.text, cases[i].text, strlen(cases[i].text)) != 0) fail_msg("%s", err.text);
-    }
+    part_refuses(run, cases, sizeof cases / sizeof *cases);
 }
 
 int main(void)

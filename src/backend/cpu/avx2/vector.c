@@ -95,6 +95,7 @@ void nb_avx2_vectors(struct nb_cpu_ops *ops)
     ops->act[3] = act_relu;
     ops->add = add;
     ops->add_f64 = add_f64;
+    ops->softcap = softcap;
     ops->logsumexp = logsumexp;
     ops->exp_sum = exp_sum;
     ops->softmax = softmax;

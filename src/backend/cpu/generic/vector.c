@@ -60,6 +60,11 @@ static void add_f64(double *y, const float *x, int64_t n)
     for (int64_t i = 0; i < n; i++) y[i] += (double)x[i];
 }
 
+static void softcap(float *x, int64_t n, float cap)
+{
+    for (int64_t i = 0; i < n; i++) x[i] = cap * tanhf(x[i] / cap);
+}
+
 static double logsumexp(const float *x, int64_t n)
 {
     float top = -INFINITY;
@@ -116,6 +121,7 @@ void nb_generic_vectors(struct nb_cpu_ops *ops)
     ops->act[3] = act_relu;
     ops->add = add;
     ops->add_f64 = add_f64;
+    ops->softcap = softcap;
     ops->logsumexp = logsumexp;
     ops->exp_sum = exp_sum;
     ops->softmax = softmax;
