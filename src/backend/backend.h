@@ -141,7 +141,9 @@ void nb_cross_accumulate(struct nb_backend *be, double *d, const float *a, const
 /* Lower Cholesky in place (upper triangle untouched), f64, blocked, over the pool. Returns 0, or
  * the 1-based order of the minor that is not positive. */
 int64_t nb_cholesky_run(struct nb_backend *be, double *a, int64_t n, int64_t lda);
-/* The same without a backend: one thread, plain C, slow above a few hundred columns. */
+/* The same stored in f32; arithmetic in f64, so that only the stored entries are rounded. */
+int64_t nb_cholesky_f32_run(struct nb_backend *be, float *a, int64_t n, int64_t lda);
+/* f64 without a backend: one thread, plain C, slow above a few hundred columns. */
 int64_t nb_cholesky_f64(double *a, int64_t n, int64_t lda);
 /* In place inverse of a lower triangular matrix; one thread, plain C. */
 void nb_tri_inverse_f64(double *a, int64_t n, int64_t lda);

@@ -253,6 +253,7 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
                          "linears are rounded without statistics",
                          w->index, first_linear(arch, input));
     }
+    if (usable && !rc) rc = nb_stats_condense(&stats, err);
     for (int i = 0; i < arch->n_linears && !rc; i++) {
         const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
         if (arch->linears[i].input != input || !m->quantized) continue;

@@ -147,7 +147,8 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
     float *s = nb_alloc((size_t)k, sizeof *s);
     if (!s) return nb_fail(err, NB_E_NOMEM, "no memory for AWQ scales");
     struct nb_awq_losses losses;
-    int rc = nb_awq_search(s, &g, &losses, err);
+    int rc = a->stats[fold->to].hessian ? 0 : nb_stats_condense(&a->stats[fold->to], err);
+    if (!rc) rc = nb_awq_search(s, &g, &losses, err);
     if (rc || !(losses.best < losses.identity)) nb_free(s);
     else a->s[f] = s;
     return rc;

@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * problem.c - set up a matrix for the solvers, measure solutions, hand them out. See problem.h. */
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 enum { MEASURE_COLS = 512 };
 
-int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
-                    const int32_t *column, struct nb_arena *arena, struct nb_err *err)
+int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const int32_t *column,
+                    struct nb_arena *arena, struct nb_err *err)
 {
     const struct nb_fmat *w = job->w;
-    const struct nb_stats *stats = job->stats;
     const int64_t k = w->cols;
     *p = (struct nb_problem){.opts = job->opts,
                              .spec = job->opts->grid.spec,
                              .be = job->be,
                              .rows = w->rows,
                              .cols = k,
-                             .column = column,
-                             .damp = (float)damp};
+                             .column = column};
     if (p->spec.group_cols <= 0 || p->spec.group_cols > k) p->spec.group_cols = k;
     if (p->spec.group_rows <= 0) p->spec.group_rows = 1;
     p->numeric = nb_numeric_for(&p->spec);
@@ -34,16 +32,13 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double
     p->group = p->spec.group_cols;
     p->n_groups = (k + p->group - 1) / p->group;
     p->padded = (w->rows + NB_TILE - 1) / NB_TILE * NB_TILE;
-    size_t n, nn;
-    if (!nb_mul((size_t)p->padded, (size_t)k, &n) || !nb_mul((size_t)k, (size_t)k, &nn)) {
+    size_t n;
+    if (!nb_mul((size_t)p->padded, (size_t)k, &n)) {
         return nb_fail(err, NB_E_NOMEM, "matrix of %" PRId64 " x %" PRId64 " is too large", w->rows,
                        k);
     }
     p->w = nb_arena_calloc(arena, n, sizeof *p->w);
-    if (stats) {
-        p->h = nb_arena_alloc(arena, nn, sizeof *p->h);
-        p->u = nb_arena_alloc(arena, (size_t)k, sizeof *p->u);
-    }
+    if (job->stats) p->u = nb_arena_alloc(arena, (size_t)k, sizeof *p->u);
     if (arena->failed) {
         return nb_fail(err, NB_E_NOMEM, "no memory to quantize a matrix of %" PRId64 " x %" PRId64,
                        w->rows, k);
@@ -53,24 +48,12 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double
         float *dst = p->w + r * k;
         for (int64_t j = 0; j < k; j++) dst[j] = src[column ? column[j] : j];
     }
-    if (stats) nb_problem_set_h(p, stats, damp, p->h, p->u);
     return 0;
 }
 
-void nb_problem_set_h(struct nb_problem *p, const struct nb_stats *stats, double damp, float *h,
-                      float *u)
+void nb_problem_set_h(struct nb_problem *p, struct nb_hessian *h, double damp)
 {
-    const int64_t k = p->cols;
-    const int32_t *column = p->column;
-    const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
-    for (int64_t i = 0; i < k; i++) {
-        const double *src = stats->h + (column ? column[i] : i) * k;
-        float *dst = h + i * k;
-        for (int64_t j = 0; j < k; j++) dst[j] = (float)(src[column ? column[j] : j] * scale);
-        dst[i] = (float)(src[column ? column[i] : i] * scale + damp);
-    }
-    p->h = h;
-    p->u = u;
+    p->h = nb_hessian_damp(h, damp);
     p->damp = (float)damp;
     nb_problem_reset_importance(p);
 }
@@ -85,13 +68,20 @@ void nb_problem_reset_importance(struct nb_problem *p)
     }
 }
 
-void nb_problem_mask(struct nb_problem *p, int64_t block)
+int nb_problem_mask(struct nb_problem *p, int64_t block, struct nb_arena *arena,
+                    struct nb_err *err)
 {
+    const size_t k = (size_t)p->cols;
+    float *h = nb_arena_calloc(arena, k * k, sizeof *h);
+    if (!h)
+        return nb_fail(err, NB_E_NOMEM, "no memory for a Hessian of %" PRId64 " columns", p->cols);
     for (int64_t i = 0; i < p->cols; i++) {
-        for (int64_t j = 0; j < p->cols; j++) {
-            if (i / block != j / block) p->h[i * p->cols + j] = 0.0f;
-        }
+        const int64_t j0 = i / block * block;
+        const int64_t j1 = j0 + block < p->cols ? j0 + block : p->cols;
+        memcpy(h + i * p->cols + j0, p->h + i * p->cols + j0, (size_t)(j1 - j0) * sizeof *h);
     }
+    p->h = h;
+    return 0;
 }
 
 int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct nb_arena *arena,

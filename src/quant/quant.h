@@ -21,11 +21,13 @@
  * them with nb_stats_add. */
 struct nb_stats {
     int64_t k, n_tokens;
-    double *h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish */
+    double *h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish; NULL when
+                * condensed */
     double *d; /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
     double *abs_sum; /* [K] sum |x| */
     float *diff;     /* scratch of the cross term */
     bool finished;
+    struct nb_hessian *hessian; /* condensed: what the solvers share; owned */
 };
 
 int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err);
@@ -34,6 +36,10 @@ void nb_stats_release(struct nb_stats *s);
 void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp,
                   int64_t m);
 void nb_stats_finish(struct nb_stats *s); /* mirrors the triangle */
+/* Finished sums become H per token in f32, in place, with room for its factor: no more memory than the sums
+ * took, and linears solved one after another share order and factor. Nothing can be added any more; such
+ * statistics serve one solver at a time. NB_E_NOMEM: unchanged. */
+int nb_stats_condense(struct nb_stats *s, struct nb_err *err);
 /* False when an activation was NaN or Inf: no solver can use such sums. */
 bool nb_stats_are_finite(const struct nb_stats *s);
 

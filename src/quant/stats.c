@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "quant/quant.h"
+#include "quant/hessian.h"
 
 enum { CROSS_ROWS = 1024, SUM_COLUMNS = 64, LOSS_ROWS = 128 };
 
@@ -28,6 +28,8 @@ int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err)
 
 void nb_stats_release(struct nb_stats *s)
 {
+    if (s->hessian) nb_hessian_release(s->hessian);
+    nb_free(s->hessian);
     nb_free(s->h);
     nb_free(s->d);
     nb_free(s->diff);
@@ -84,12 +86,13 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
 {
     const int64_t k = w->cols;
     double sum = NAN;
-    float *h = nb_alloc((size_t)k * (size_t)k, sizeof *h);
+    struct nb_err err = {0};
+    struct nb_hessian own, *h;
+    const bool known = nb_hessian_of(&h, &own, stats, &err) == 0;
     float *delta = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *delta);
     float *grad = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *grad);
-    if (!h || !delta || !grad) goto out;
-    const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
-    for (int64_t i = 0; i < k * k; i++) h[i] = (float)(stats->h[i] * scale);
+    if (!known || !delta || !grad) goto out;
+    nb_hessian_damp(h, 0.0);
     sum = 0.0;
     for (int64_t r0 = 0; r0 < w->rows; r0 += LOSS_ROWS) {
         const int64_t n = w->rows - r0 < LOSS_ROWS ? w->rows - r0 : LOSS_ROWS;
@@ -103,7 +106,7 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
                                           .k = k,
                                           .alpha = 1.0f,
                                           .a = delta,
-                                          .b = h,
+                                          .b = h->h,
                                           .c = grad,
                                           .lda = k,
                                           .ldb = k,
@@ -111,7 +114,7 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
         for (int64_t i = 0; i < n * k; i++) sum += (double)delta[i] * grad[i];
     }
 out:
-    nb_free(h);
+    nb_hessian_release(&own);
     nb_free(delta);
     nb_free(grad);
     return sum;
@@ -120,7 +123,7 @@ out:
 bool nb_stats_are_finite(const struct nb_stats *s)
 {
     for (int64_t i = 0; i < s->k; i++) {
-        if (!isfinite(s->h[i * s->k + i])) return false;
+        if (!isfinite(s->hessian ? s->hessian->diag[i] : s->h[i * s->k + i])) return false;
     }
     return true;
 }
