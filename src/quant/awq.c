@@ -31,7 +31,7 @@ struct search {
     float *act, *weight;        /* [K] the two statistics, shared where s must be */
     struct nb_solve_opts trial; /* opts with the quick fit */
     struct nb_fmat *sample;     /* [n] the rows looked at */
-    struct nb_problem *p;       /* [n] one per linear; p->w is rescaled for each candidate */
+    struct nb_problem *p;       /* [n] one per linear; p->own is rescaled for each candidate */
     struct nb_solution *s;      /* [n] */
     float *error, *gradient;    /* [widest, K] */
     float *u;                   /* [K] importance of scaled columns */
@@ -128,7 +128,7 @@ static void scale_tile(void *ctx, size_t piece, int thread)
     for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE && r < p->rows;
          r++) {
         for (int64_t j = 0; j < p->cols; j++)
-            p->w[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
+            p->own[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
     }
 }
 
@@ -256,6 +256,7 @@ static int prepare(struct search *a, struct nb_arena *arena)
         a->sample[i] = sample_rows(&g->w[i]);
         const struct nb_solve_job job = {.w = &a->sample[i], .opts = &a->trial, .be = a->be};
         int rc = nb_problem_init(&a->p[i], &job, NULL, arena, a->err);
+        if (!rc) rc = nb_problem_own(&a->p[i], arena, a->err);
         if (!rc) rc = nb_solution_init(&a->s[i], &a->p[i], arena, a->err);
         if (rc) return rc;
         a->p[i].u = a->u;

@@ -93,7 +93,8 @@ static int prepare(struct run *r, enum nb_act_order order, struct nb_arena *keep
     if (!rc) nb_problem_set_h(&r->p, r->h, r->f->damp * r->h->mean);
     if (!rc && r->f->block < k) rc = nb_problem_mask(&r->p, r->f->block, keep, err);
     if (!rc && r->stats->d && o->gptaq_alpha != 0.0) {
-        rc = nb_gptaq_shift(&r->p, r->stats, o->gptaq_alpha, err);
+        rc = nb_problem_own(&r->p, keep, err);
+        if (!rc) rc = nb_gptaq_shift(&r->p, r->stats, o->gptaq_alpha, err);
     }
     if (!rc) rc = nb_solution_init(&r->best, &r->p, keep, err);
     if (!rc) rc = nb_solution_init(&r->trial, &r->p, keep, err);

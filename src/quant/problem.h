@@ -34,7 +34,8 @@ struct nb_problem {
     int64_t padded;          /* rows in whole tiles */
     int64_t group, n_groups; /* columns per group, ceil(cols / group) */
     const int32_t *column;   /* [K] storage column of a problem column, or NULL: the same */
-    float *w;                /* [padded, K] target */
+    const float *w;          /* [padded, K] target: the job's matrix or own */
+    float *own;              /* [padded, K] a copy to change, or NULL */
     const float *h;          /* [K, K] damped H / n_tokens; NULL without statistics; borrowed */
     float
         *u; /* [K] importance for fits, at first diag(H) plus a little whatever damp is; or NULL */
@@ -49,10 +50,12 @@ struct nb_solution {
     double *plain;       /* [padded] the same without damp; only after nb_solution_losses */
 };
 
-/* Copies w with its columns permuted; all from arena. The problem has no H yet, but u when job->stats is
- * there. NB_E_SPEC, NB_E_NOMEM. */
+/* Borrows the job's matrix where it stands in whole tiles, else copies it (columns permuted) to arena. The
+ * problem has no H yet, but u when job->stats is there. NB_E_SPEC, NB_E_NOMEM. */
 int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const int32_t *column,
                     struct nb_arena *arena, struct nb_err *err);
+/* Makes the target a copy of its own, which may change. NB_E_NOMEM. */
+int nb_problem_own(struct nb_problem *p, struct nb_arena *arena, struct nb_err *err);
 /* Makes h, whose columns are in the problem's order, the problem's with damp (an absolute figure) on the
  * diagonal; u = diag(H) plus a little. One problem at a time uses h. */
 void nb_problem_set_h(struct nb_problem *p, struct nb_hessian *h, double damp);
@@ -84,6 +87,9 @@ int nb_round_nearest(const struct nb_problem *p, struct nb_solution *s, struct n
 void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error);
 /* gradient [padded, K] = error H. */
 void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient);
+/* gradient of the error of s, a piece of it at a time. NB_E_NOMEM. */
+int nb_solution_image(const struct nb_problem *p, const struct nb_solution *s, float *gradient,
+                      struct nb_err *err);
 /* s->loss and s->plain of an error. scratch: as large as error. */
 void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
                         float *scratch);
@@ -156,7 +162,7 @@ int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit,
 
 /* ---- gptaq.c ---- */
 
-/* w += alpha * w D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
+/* own += alpha * own D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
 int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha,
                    struct nb_err *err);
 

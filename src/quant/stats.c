@@ -11,17 +11,18 @@
 
 enum { CROSS_ROWS = 1024, SUM_COLUMNS = 64, LOSS_ROWS = 128 };
 
-int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err)
+int nb_stats_init(struct nb_stats *s, int64_t k, unsigned what, struct nb_err *err)
 {
     *s = (struct nb_stats){.k = k};
+    const bool cross = what & NB_STATS_CROSS, sizes = what & NB_STATS_ABS;
     size_t nn;
     if (k > 0 && nb_mul((size_t)k, (size_t)k, &nn)) {
         s->h = nb_calloc(nn, sizeof *s->h);
-        s->abs_sum = nb_calloc((size_t)k, sizeof *s->abs_sum);
+        if (sizes) s->abs_sum = nb_calloc((size_t)k, sizeof *s->abs_sum);
         if (cross) s->d = nb_calloc(nn, sizeof *s->d);
         if (cross) s->diff = nb_alloc((size_t)k * CROSS_ROWS, sizeof *s->diff);
     }
-    if (s->h && s->abs_sum && (!cross || (s->d && s->diff))) return 0;
+    if (s->h && (!sizes || s->abs_sum) && (!cross || (s->d && s->diff))) return 0;
     nb_stats_release(s);
     return nb_fail(err, NB_E_NOMEM, "no memory for the statistics of %" PRId64 " columns", k);
 }
@@ -56,21 +57,28 @@ static void sum_columns(void *ctx, size_t piece, int thread)
     }
 }
 
-void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp,
-                  int64_t m)
+int nb_stats_add(struct nb_stats *s, struct nb_backend *be, const struct nb_stats_input *in,
+                 struct nb_err *err)
 {
     const int64_t k = s->k;
-    nb_syrk_accumulate(be, s->h, x, m, k, k);
-    struct sum_job job = {.s = s, .x = x, .m = m};
-    nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns,
-                &job);
-    for (int64_t i0 = 0; s->d && x_fp && i0 < m; i0 += CROSS_ROWS) {
-        const int64_t n = m - i0 < CROSS_ROWS ? m - i0 : CROSS_ROWS;
-        for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i0 * k + i] - x[i0 * k + i];
-        nb_cross_accumulate(be, s->d, s->diff, x + i0 * k, n, k);
+    const struct nb_token_sum own = {.out = s->h, .a = in->x, .m = in->m, .ld = k, .k = k};
+    int rc = nb_syrk_accumulate(be, &own, err);
+    struct sum_job job = {.s = s, .x = in->x, .m = in->m};
+    if (s->abs_sum) {
+        nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns,
+                    &job);
     }
-    s->n_tokens += m;
+    for (int64_t i0 = 0; !rc && s->d && in->x_fp && i0 < in->m; i0 += CROSS_ROWS) {
+        const int64_t n = in->m - i0 < CROSS_ROWS ? in->m - i0 : CROSS_ROWS;
+        const float *x = in->x + i0 * k, *x_fp = in->x_fp + i0 * k;
+        for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i] - x[i];
+        const struct nb_token_sum cross = {
+            .out = s->d, .a = s->diff, .b = x, .m = n, .ld = k, .k = k};
+        rc = nb_cross_accumulate(be, &cross, err);
+    }
+    s->n_tokens += in->m;
     s->finished = false;
+    return rc;
 }
 
 void nb_stats_finish(struct nb_stats *s)

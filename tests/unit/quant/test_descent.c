@@ -151,7 +151,7 @@ static void test_scales_at_the_least_stored_one(void **state)
     struct nb_err err = {0};
     set_up(&a, 4, true, 32, 96);
     for (int64_t i = 0; i < a.p.padded * 96; i++)
-        a.p.w[i] *= 1e-3f; /* best scales lie below the least, 1e-5 */
+        a.p.own[i] *= 1e-3f; /* best scales lie below the least, 1e-5 */
     for (int64_t i = 0; i < a.p.padded * a.p.n_groups; i++) a.s.scale[i] = -1.1e-5f;
     assert_int_equal(nb_round_nearest(&a.p, &a.s, &err), 0);
     memcpy(a.before, a.s.loss, (size_t)a.p.padded * sizeof *a.before);

@@ -446,8 +446,9 @@ static void test_gptaq_lowers_the_error_to_the_float_stream(void **state)
         for (int64_t j = 0; j < k; j++)
             fp[t * k + j] = l.x[t * k + j] + 0.2f * l.x[t * k + (j + 1) % k];
     }
-    assert_int_equal(nb_stats_init(&stats, k, true, &err), 0);
-    nb_stats_add(&stats, l.be, l.x, fp, l.tokens);
+    assert_int_equal(nb_stats_init(&stats, k, NB_STATS_CROSS, &err), 0);
+    const struct nb_stats_input in = {l.x, fp, l.tokens};
+    assert_int_equal(nb_stats_add(&stats, l.be, &in, &err), 0);
     nb_stats_finish(&stats);
     double error[2];
     for (int on = 0; on < 2; on++) {
