@@ -72,7 +72,7 @@ struct nb_solve_opts {
     double gptaq_alpha; /* 0: off; 1: the whole difference to the float stream */
     /* What follows a pass of error-compensated rounding; skipped below 3 tokens per column, where a lower
      * loss on the calibration text is no lower loss elsewhere. 0: off. */
-    int scale_trials; /* passes per side with a row's scales 2 % apart; the best kept per row */
+    int scale_trials; /* passes per side with a row's scales 2 % apart; the best kept per row (short rows) */
     int group_trials; /* the same group by group, when a row has at most 8 */
     int cd_sweeps;    /* coordinate-descent sweeps */
     bool refit;       /* scales too, with codes fixed, within those sweeps */
