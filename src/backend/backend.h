@@ -134,18 +134,24 @@ struct nb_gemm {
 };
 void nb_gemm_run(struct nb_backend *be, const struct nb_gemm *g);
 
-/* h[K,K] f64, upper triangle incl. diagonal, += sum over m of x_m x_m^T (raw sum). Products in f32
- * blocks of at most 4096 tokens, blocks added in f64; fixed order. */
-void nb_syrk_accumulate(struct nb_backend *be, double *h, const float *x, int64_t m, int64_t ldx,
-                        int64_t k);
-/* d[K,K] f64 += sum over m of a_m b_m^T (full matrix); rows of a and b are K apart. */
-void nb_cross_accumulate(struct nb_backend *be, double *d, const float *a, const float *b,
-                         int64_t m, int64_t k);
+struct nb_token_sum {
+    double *out;     /* [K,K] */
+    const float *a;  /* [m,K], rows ld apart */
+    const float *b;  /* the same, cross only */
+    int64_t m, ld, k;
+};
+/* out, upper triangle incl. diagonal, += sum over m of a_m a_m^T (raw sum). Products in f32 blocks of at
+ * most 2048 tokens, blocks added in f64; fixed order. NB_E_NOMEM: nothing was added. */
+int nb_syrk_accumulate(struct nb_backend *be, const struct nb_token_sum *sum, struct nb_err *err);
+/* out, full matrix, += sum over m of a_m b_m^T. */
+int nb_cross_accumulate(struct nb_backend *be, const struct nb_token_sum *sum, struct nb_err *err);
 
 /* Lower Cholesky in place (upper triangle untouched), f64, blocked, over the pool. Returns 0, or
  * the 1-based order of the minor that is not positive. */
 int64_t nb_cholesky_run(struct nb_backend *be, double *a, int64_t n, int64_t lda);
-/* The same without a backend: one thread, plain C, slow above a few hundred columns. */
+/* The same stored in f32; arithmetic in f64, so that only the stored entries are rounded. */
+int64_t nb_cholesky_f32_run(struct nb_backend *be, float *a, int64_t n, int64_t lda);
+/* f64 without a backend: one thread, plain C, slow above a few hundred columns. */
 int64_t nb_cholesky_f64(double *a, int64_t n, int64_t lda);
 /* In place inverse of a lower triangular matrix; one thread, plain C. */
 void nb_tri_inverse_f64(double *a, int64_t n, int64_t lda);

@@ -50,7 +50,9 @@ static bool bf16_is_right(struct nb_backend *be, struct work *t)
 static bool syrk_is_right(struct nb_backend *be, struct work *t)
 {
     for (int i = 0; i < K * K; i++) t->h[i] = 1;
-    nb_syrk_accumulate(be, t->h, t->x, M, K, K);
+    struct nb_err err = {0};
+    if (nb_syrk_accumulate(be, &(struct nb_token_sum){t->h, t->x, NULL, M, K, K}, &err))
+        return false;
     for (int i = 0; i < K; i++) {
         for (int j = i; j < K; j++) {
             double sum = 1;

@@ -140,7 +140,8 @@ int nb_layer_work_step(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
         int64_t rows = nb_run_chunk_windows(r, c) * r->windows.seqlen;
         const float *other = x_fp;
         if (x_fp && w->fold[input]) other = fold_input(r, x_fp, rows, w->fold[input], stats->k);
-        nb_stats_add(stats, r->be, x, other, rows);
+        rc = nb_stats_add(stats, r->be, &(struct nb_stats_input){x, other, rows}, err);
+        if (rc) return rc;
     }
     return 0;
 }
@@ -241,8 +242,8 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
     bool wanted = input_is_quantized(r, w->index, input);
     struct nb_stats stats;
     bool have = wanted && r->recipe.calibrates;
-    int rc =
-        have ? nb_stats_init(&stats, nb_input_width(arch, input), r->recipe.fp_stream, err) : 0;
+    const unsigned what = r->recipe.fp_stream ? NB_STATS_CROSS : 0;
+    int rc = have ? nb_stats_init(&stats, nb_input_width(arch, input), what, err) : 0;
     if (rc) return rc;
     if (r->recipe.calibrates) rc = nb_layer_work_step(r, w, input, have ? &stats : NULL, err);
     if (have) nb_stats_finish(&stats);
@@ -253,6 +254,7 @@ static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
                          "linears are rounded without statistics",
                          w->index, first_linear(arch, input));
     }
+    if (usable && !rc) rc = nb_stats_condense(&stats, err);
     for (int i = 0; i < arch->n_linears && !rc; i++) {
         const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
         if (arch->linears[i].input != input || !m->quantized) continue;

@@ -60,7 +60,7 @@ static int awq_alloc(struct nb_run *r, struct nb_layer_work *w, struct awq_run *
     for (int f = 0; f < arch->n_folds; f++) {
         enum nb_input k = arch->folds[f].to;
         if (a->have[k]) continue;
-        int rc = nb_stats_init(&a->stats[k], nb_input_width(arch, k), false, err);
+        int rc = nb_stats_init(&a->stats[k], nb_input_width(arch, k), NB_STATS_ABS, err);
         if (rc) return rc;
         a->have[k] = true;
     }
@@ -82,7 +82,9 @@ static int run_chunk(struct nb_run *r, struct nb_layer_work *w, struct awq_run *
         float *swap = a->x;
         a->x = a->y;
         a->y = swap;
-        if (!rc && gather && a->have[k]) nb_stats_add(&a->stats[k], r->be, a->x, NULL, n * t);
+        if (rc || !gather || !a->have[k]) continue;
+        const struct nb_stats_input in = {.x = a->x, .m = n * t};
+        rc = nb_stats_add(&a->stats[k], r->be, &in, err);
     }
     return rc ? rc : nb_layer_finish(w->engine, a->h, a->x, n, t, err);
 }
@@ -147,7 +149,8 @@ static int search(struct nb_run *r, struct nb_layer_work *w, struct awq_run *a, 
     float *s = nb_alloc((size_t)k, sizeof *s);
     if (!s) return nb_fail(err, NB_E_NOMEM, "no memory for AWQ scales");
     struct nb_awq_losses losses;
-    int rc = nb_awq_search(s, &g, &losses, err);
+    int rc = a->stats[fold->to].hessian ? 0 : nb_stats_condense(&a->stats[fold->to], err);
+    if (!rc) rc = nb_awq_search(s, &g, &losses, err);
     if (rc || !(losses.best < losses.identity)) nb_free(s);
     else a->s[f] = s;
     return rc;

@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 enum {
     COARSE = 5,         /* ratios tried first */
@@ -29,14 +29,13 @@ struct search {
     struct nb_backend *be;
     int64_t k;
     float *act, *weight;        /* [K] the two statistics, shared where s must be */
-    double *diag, mean;         /* [K] of H / n_tokens, and their mean */
     struct nb_solve_opts trial; /* opts with the quick fit */
     struct nb_fmat *sample;     /* [n] the rows looked at */
-    struct nb_problem *p;       /* [n] one per linear; p->w is rescaled for each candidate */
+    struct nb_problem *p;       /* [n] one per linear; p->own is rescaled for each candidate */
     struct nb_solution *s;      /* [n] */
     float *error, *gradient;    /* [widest, K] */
     float *u;                   /* [K] importance of scaled columns */
-    float *h;                   /* [K, K] */
+    struct nb_hessian own, *h;
     struct nb_factor factor;    /* of the unscaled H, when compensated */
     float *feedback, *pivot;    /* the same scaled */
     float *candidate, *best;    /* [K] */
@@ -129,7 +128,7 @@ static void scale_tile(void *ctx, size_t piece, int thread)
     for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE && r < p->rows;
          r++) {
         for (int64_t j = 0; j < p->cols; j++)
-            p->w[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
+            p->own[r * p->cols + j] = w->data[r * w->ld + j] * job->s[j];
     }
 }
 
@@ -175,7 +174,7 @@ static double linear_loss(struct search *a, int i, const float *s)
     a->rc = nb_round_nearest(p, &a->s[i], a->err);
     nb_solution_error(p, &a->s[i], a->error);
     nb_pool_run(pool, (size_t)nb_problem_tiles(p), unscale_tile, &job);
-    p->h = a->h;
+    p->h = a->h->h;
     nb_solution_losses(p, &a->s[i], a->error, a->gradient);
     p->h = NULL;
     return nb_solution_plain(p, &a->s[i]);
@@ -185,7 +184,7 @@ static double evaluate(struct search *a, const float *s)
 {
     double loss = 0;
     for (int64_t j = 0; j < a->k; j++) {
-        a->u[j] = (float)((a->diag[j] + NB_IMPORTANCE_FLOOR * a->mean) / ((double)s[j] * s[j]));
+        a->u[j] = (float)((a->h->diag[j] + NB_IMPORTANCE_FLOOR * a->h->mean) / ((double)s[j] * s[j]));
     }
     if (a->g->compensated) scale_factor(a, s);
     for (int i = 0; i < a->g->n && !a->rc; i++) loss += linear_loss(a, i, s);
@@ -243,7 +242,6 @@ static int prepare(struct search *a, struct nb_arena *arena)
     int64_t widest = 0;
     a->act = nb_arena_alloc(arena, k, sizeof *a->act);
     a->weight = nb_arena_alloc(arena, k, sizeof *a->weight);
-    a->diag = nb_arena_alloc(arena, k, sizeof *a->diag);
     a->u = nb_arena_alloc(arena, k, sizeof *a->u);
     a->candidate = nb_arena_alloc(arena, k, sizeof *a->candidate);
     a->best = nb_arena_alloc(arena, k, sizeof *a->best);
@@ -253,13 +251,12 @@ static int prepare(struct search *a, struct nb_arena *arena)
     if (arena->failed) return nb_fail(a->err, NB_E_NOMEM, "no memory for the search of scales");
     for (int64_t j = 0; j < a->k; j++) {
         a->act[j] = (float)(g->stats->abs_sum[j] / (double)g->stats->n_tokens);
-        a->diag[j] = g->stats->h[j * a->k + j] / (double)g->stats->n_tokens;
-        a->mean += a->diag[j] / (double)a->k;
     }
     for (int i = 0; i < g->n; i++) {
         a->sample[i] = sample_rows(&g->w[i]);
         const struct nb_solve_job job = {.w = &a->sample[i], .opts = &a->trial, .be = a->be};
-        int rc = nb_problem_init(&a->p[i], &job, 0.0, NULL, arena, a->err);
+        int rc = nb_problem_init(&a->p[i], &job, NULL, arena, a->err);
+        if (!rc) rc = nb_problem_own(&a->p[i], arena, a->err);
         if (!rc) rc = nb_solution_init(&a->s[i], &a->p[i], arena, a->err);
         if (rc) return rc;
         a->p[i].u = a->u;
@@ -267,11 +264,11 @@ static int prepare(struct search *a, struct nb_arena *arena)
     }
     a->error = nb_arena_alloc(arena, (size_t)widest * k, sizeof *a->error);
     a->gradient = nb_arena_alloc(arena, (size_t)widest * k, sizeof *a->gradient);
-    a->h = nb_arena_alloc(arena, k * k, sizeof *a->h);
     if (arena->failed) return nb_fail(a->err, NB_E_NOMEM, "no memory for the search of scales");
-    for (size_t i = 0; i < k * k; i++)
-        a->h[i] = (float)(g->stats->h[i] / (double)g->stats->n_tokens);
-    int rc = weight_statistic(a);
+    int rc = nb_hessian_of(&a->h, &a->own, g->stats, a->err);
+    if (!rc) rc = weight_statistic(a);
+    if (rc) return rc;
+    nb_hessian_damp(a->h, 0.0);
     share(g, a->act, a->k);
     share(g, a->weight, a->k);
     return rc;
@@ -280,15 +277,15 @@ static int prepare(struct search *a, struct nb_arena *arena)
 static int prepare_factor(struct search *a, struct nb_arena *arena)
 {
     const size_t k = (size_t)a->k;
-    struct nb_factor *f = &a->factor;
-    *f = (struct nb_factor){.n = a->k, .be = a->be, .damp = a->opts->damp};
-    if (!(f->damp > 0.0)) f->damp = nb_damp_for_tokens(a->g->stats->n_tokens, a->k);
-    f->at = nb_arena_alloc(arena, k, sizeof *f->at);
+    struct nb_factor_wish wish = {
+        .order = NB_ORDER_STATIC, .damp = a->opts->damp, .group = a->p[0].group};
+    if (!(wish.damp > 0.0)) wish.damp = nb_damp_for_tokens(a->g->stats->n_tokens, a->k);
     a->feedback = nb_arena_calloc(arena, k * k, sizeof *a->feedback);
     a->pivot = nb_arena_alloc(arena, k, sizeof *a->pivot);
     if (arena->failed) return nb_fail(a->err, NB_E_NOMEM, "no memory for the search of scales");
-    int rc = nb_order_make(f->at, NB_ORDER_STATIC, a->diag, a->k, a->p[0].group, a->err);
-    return rc ? rc : nb_factor_init(f, a->g->stats, NULL, a->p[0].group, arena, a->err);
+    int rc = nb_hessian_factor(a->h, &wish, a->be, a->err);
+    a->factor = a->h->f;
+    return rc;
 }
 
 int nb_awq_search(float *s, const struct nb_awq_group *g, struct nb_awq_losses *losses,
@@ -317,6 +314,7 @@ int nb_awq_search(float *s, const struct nb_awq_group *g, struct nb_awq_losses *
         a.rc = nb_fail(err, NB_E_NUMERIC, "the output error of scaled weights is not finite");
     }
     losses->best = a.best_loss;
+    nb_hessian_release(&a.own);
     nb_arena_release(&scratch);
     return a.rc;
 }

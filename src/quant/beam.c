@@ -419,7 +419,6 @@ int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width
     struct block_search a = {.p = p, .s = s, .width = width < NB_MOST_BEAM ? width : NB_MOST_BEAM};
     struct nb_arena arena;
     nb_arena_init(&arena);
-    float *error = nb_arena_alloc(&arena, n, sizeof *error);
     a.gradient = nb_arena_alloc(&arena, n, sizeof *a.gradient);
     a.step = nb_arena_alloc(&arena, (size_t)p->padded * WIDTH, sizeof *a.step);
     a.at = nb_arena_alloc(&arena, WIDTH, sizeof *a.at);
@@ -431,16 +430,9 @@ int nb_beam_descend(const struct nb_problem *p, struct nb_solution *s, int width
                                     "no memory to refine a matrix of %" PRId64 " x %" PRId64,
                                     p->rows, p->cols)
                           : 0;
-    if (!rc) {
-        nb_solution_error(p, s, error);
-        nb_solution_gradient(p, error, a.gradient);
-    }
+    if (!rc) rc = nb_solution_image(p, s, a.gradient, err);
     /* Every second sweep cuts elsewhere, so that no pair of neighbours is always apart. */
     for (int i = 0; !rc && i < sweeps; i++) rc = sweep_blocks(&a, i & 1 ? -(WIDTH / 2) : 0, err);
-    if (!rc) {
-        nb_solution_error(p, s, error);
-        nb_solution_losses(p, s, error, a.gradient);
-    }
     nb_arena_release(&arena);
-    return rc;
+    return rc ? rc : nb_solution_measure(p, s, err);
 }

@@ -206,26 +206,19 @@ int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, en
     struct descent d = {.p = p, .s = s, .what = what, .scratch_floats = group * NB_TILE * 5};
     struct nb_arena arena;
     nb_arena_init(&arena);
-    float *error = nb_arena_alloc(&arena, n, sizeof *error);
     d.gradient = nb_arena_alloc(&arena, n, sizeof *d.gradient);
     d.step = nb_arena_alloc(&arena, (size_t)p->padded * group, sizeof *d.step);
     d.scratch =
         nb_arena_alloc(&arena, d.scratch_floats * (size_t)nb_pool_threads(pool), sizeof *d.scratch);
-    const bool ready = !arena.failed;
-    if (ready) {
-        nb_solution_error(p, s, error);
-        nb_solution_gradient(p, error, d.gradient);
-        for (int i = 0; i < sweeps; i++) {
-            atomic_store_explicit(&d.changed, false, memory_order_relaxed);
-            sweep(&d, pool);
-            if (!atomic_load_explicit(&d.changed, memory_order_relaxed)) break;
-        }
-        nb_solution_error(p, s, error);
-        nb_solution_losses(p, s, error, d.gradient);
+    int rc = arena.failed ? nb_fail(err, NB_E_NOMEM,
+                                    "no memory to refine a matrix of %" PRId64 " x %" PRId64,
+                                    p->rows, p->cols)
+                          : nb_solution_image(p, s, d.gradient, err);
+    for (int i = 0; !rc && i < sweeps; i++) {
+        atomic_store_explicit(&d.changed, false, memory_order_relaxed);
+        sweep(&d, pool);
+        if (!atomic_load_explicit(&d.changed, memory_order_relaxed)) break;
     }
     nb_arena_release(&arena);
-    return ready
-               ? 0
-               : nb_fail(err, NB_E_NOMEM, "no memory to refine a matrix of %" PRId64 " x %" PRId64,
-                         p->rows, p->cols);
+    return rc ? rc : nb_solution_measure(p, s, err);
 }

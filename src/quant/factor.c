@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 double nb_damp_for_tokens(int64_t n_tokens, int64_t k)
 {
@@ -27,85 +27,74 @@ struct span_of_h { /* which entries of H take part */
     int64_t block;
 };
 
-static inline int64_t storage(const struct nb_factor *f, const int32_t *column, int64_t i)
+/* a [n,n], lower triangle: H in position order with add on its diagonal; entries out of reach are 0. */
+static void gather(const struct nb_factor *f, const struct nb_hessian *h,
+                   const struct span_of_h *span, double add, float *a)
 {
-    return column ? column[f->at[i]] : f->at[i];
-}
-
-/* a [n,n], lower triangle: H / n_tokens in position order, with damp added; entries out of reach are 0. */
-static void gather(const struct nb_factor *f, const struct nb_stats *stats, const int32_t *column,
-                   const struct span_of_h *span, double add, double *a)
-{
-    const double scale = 1.0 / (double)stats->n_tokens;
     for (int64_t i = 0; i < f->n; i++) {
-        const double *row = stats->h + storage(f, column, i) * f->n;
-        for (int64_t j = 0; j <= i; j++) {
-            bool keep = span->reach == WHOLE || i == j ||
-                        (span->reach == BLOCKS && f->at[i] / span->block == f->at[j] / span->block);
-            a[i * f->n + j] = keep ? row[storage(f, column, j)] * scale : 0.0;
+        const float *row = h->h + f->at[i] * f->n;
+        for (int64_t j = 0; j < i; j++) {
+            bool keep = span->reach == WHOLE || (span->reach == BLOCKS && f->at[i] / span->block ==
+                                                                              f->at[j] / span->block);
+            a[i * f->n + j] = keep ? row[f->at[j]] : 0.0f;
         }
-        a[i * f->n + i] += add;
+        a[i * f->n + i] = (float)(h->diag[f->at[i]] + add);
     }
 }
 
-static bool diagonal_is_finite(const double *a, int64_t n)
+static bool diagonal_is_finite(const float *a, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(a[i * n + i]) || !(a[i * n + i] > 0.0)) return false;
+        if (!isfinite(a[i * n + i]) || !(a[i * n + i] > 0.0f)) return false;
     }
     return true;
 }
 
-static bool factorize(struct nb_factor *f, const struct nb_stats *stats, const int32_t *column,
-                      int64_t block, double *a)
+static bool factorize(struct nb_factor *f, const struct nb_hessian *h, int64_t block, float *a)
 {
-    double mean = 0;
-    for (int64_t i = 0; i < f->n; i++) mean += stats->h[i * f->n + i];
-    mean /= (double)f->n * (double)stats->n_tokens;
-    if (!(mean > 0.0) || !isfinite(mean)) return false;
-
+    if (!(h->mean > 0.0) || !isfinite(h->mean)) return false;
     static const char *const rungs[] = {"damped", "block-diagonal", "diagonal"};
     const double start = f->damp;
     for (enum reach reach = WHOLE; reach <= DIAGONAL; reach++) {
         for (f->damp = start; f->damp <= 1.0; f->damp *= 3.0) {
-            gather(f, stats, column, &(struct span_of_h){reach, block}, f->damp * mean, a);
+            gather(f, h, &(struct span_of_h){reach, block}, f->damp * h->mean, a);
             f->rung = reach == WHOLE && f->damp == start ? "cholesky" : rungs[reach];
             f->block = reach == WHOLE ? f->n : reach == BLOCKS ? block : 1;
-            int64_t bad =
-                f->be ? nb_cholesky_run(f->be, a, f->n, f->n) : nb_cholesky_f64(a, f->n, f->n);
+            int64_t bad = nb_cholesky_f32_run(f->be, a, f->n, f->n);
             if (!bad && diagonal_is_finite(a, f->n)) return true;
         }
     }
     return false;
 }
 
-int nb_factor_init(struct nb_factor *f, const struct nb_stats *stats, const int32_t *column,
-                   int64_t block, struct nb_arena *arena, struct nb_err *err)
+int nb_factor_fill(struct nb_factor *f, const struct nb_hessian *h, int64_t block, float *a,
+                   struct nb_err *err)
 {
     const int64_t n = f->n;
-    size_t nn;
-    double *a = nb_mul((size_t)n, (size_t)n, &nn) ? nb_arena_alloc(arena, nn, sizeof *a) : NULL;
-    f->pivot = nb_arena_alloc(arena, (size_t)n, sizeof *f->pivot);
-    if (!a || !f->pivot) {
-        return nb_fail(err, NB_E_NOMEM, "no memory to factor a Hessian of %" PRId64 " columns", n);
-    }
-    if (!factorize(f, stats, column, block, a)) {
+    if (!factorize(f, h, block, a)) {
         return nb_fail(err, NB_E_NUMERIC,
                        "the Hessian of %" PRId64 " columns is not positive or not finite", n);
     }
-    /* Converted to f32 where it stands: row by row, and a row only moves towards the front. */
-    double *inverse = nb_arena_alloc(arena, (size_t)n, sizeof *inverse);
-    float *line = nb_arena_calloc(arena, (size_t)n, sizeof *line);
-    if (!inverse || !line) return nb_fail(err, NB_E_NOMEM, "no memory to factor a Hessian");
-    for (int64_t i = 0; i < n; i++) {
-        f->pivot[i] = (float)(a[i * n + i] * a[i * n + i]);
-        inverse[i] = 1.0 / a[i * n + i];
-    }
-    f->feedback = (float *)a;
-    f->spare = f->feedback + nn; /* f32 takes half the place */
+    for (int64_t i = 0; i < n; i++) h->line[i] = 1.0f / a[i * n + i];
     for (int64_t j = 0; j < n; j++) {
-        for (int64_t i = 0; i < j; i++) line[i] = (float)(a[j * n + i] * inverse[i]);
-        memcpy((char *)a + (size_t)j * (size_t)n * sizeof *line, line, (size_t)n * sizeof *line);
+        float *row = a + j * n;
+        f->pivot[j] = row[j] * row[j];
+        for (int64_t i = 0; i < j; i++) row[i] *= h->line[i];
+        for (int64_t i = j; i < n; i++) row[i] = 0.0f;
     }
+    f->feedback = a;
     return 0;
+}
+
+int nb_factor_init(struct nb_factor *f, const struct nb_hessian *h, int64_t block,
+                   struct nb_arena *arena, struct nb_err *err)
+{
+    size_t nn;
+    float *a = nb_mul((size_t)f->n, (size_t)f->n, &nn) ? nb_arena_alloc(arena, nn, sizeof *a) : NULL;
+    f->pivot = nb_arena_alloc(arena, (size_t)f->n, sizeof *f->pivot);
+    if (!a || !f->pivot) {
+        return nb_fail(err, NB_E_NOMEM, "no memory to factor a Hessian of %" PRId64 " columns",
+                       f->n);
+    }
+    return nb_factor_fill(f, h, block, a, err);
 }

@@ -72,7 +72,7 @@ static void solve(struct shift *s)
                                          .alpha = 1.0f,
                                          .a = s->b,
                                          .b = s->square,
-                                         .c = p->w,
+                                         .c = p->own,
                                          .lda = k,
                                          .ldb = k,
                                          .ldc = k});

@@ -16,7 +16,11 @@
 
 #include "quant/problem.h"
 
-enum { PIVOT_BLOCK = 64, UPDATE_COLS = 512 };
+enum {
+    PIVOT_BLOCK = 64,
+    UPDATE_COLS = 512,
+    WASTE = 8, /* closed up when an eighth has been taken */
+};
 
 struct key {
     double group_value,
@@ -82,16 +86,16 @@ int nb_order_make(int32_t *at, enum nb_act_order order, const double *diag, int6
     return 0;
 }
 
-/* Cholesky with pivoting that keeps no factor: only which column comes when. Columns leave the matrix in
- * blocks; the rest of the matrix is updated by GEMMs once per block and closed up. */
+/* Cholesky with pivoting that keeps no factor: only which column comes when. Columns are taken in blocks;
+ * the matrix is updated by GEMMs once per block, and closed up when a good part of it has been taken. */
 struct pivoting {
-    int64_t m;       /* columns left in a */
-    float *a;        /* [m, m] Schur complement at the start of the block */
+    int64_t m;       /* columns in a */
+    float *a;        /* [m, m] upper triangle: Schur complement at the start of the block */
     float *lines;    /* [PIVOT_BLOCK, m] factor rows of the block */
     float *diag;     /* [m] up to date */
     int32_t *column; /* [m] */
     int32_t *kept;   /* [m] scratch */
-    bool *gone;      /* [m] */
+    bool *gone;      /* [m] taken */
 };
 
 static int64_t least_column(const struct pivoting *v)
@@ -108,7 +112,8 @@ static void eliminate(struct pivoting *v, int64_t c, int64_t t)
 {
     const int64_t m = v->m;
     float *line = v->lines + t * m;
-    memcpy(line, v->a + c * m, (size_t)m * sizeof *line);
+    for (int64_t i = 0; i < c; i++) line[i] = v->a[i * m + c];
+    memcpy(line + c, v->a + c * m + c, (size_t)(m - c) * sizeof *line);
     for (int64_t l = 0; l < t; l++) {
         const float *other = v->lines + l * m, share = other[c];
         for (int64_t i = 0; i < m; i++) line[i] -= share * other[i];
@@ -121,7 +126,7 @@ static void eliminate(struct pivoting *v, int64_t c, int64_t t)
     }
 }
 
-/* a -= lines^T lines, on and above the diagonal, then mirrored. */
+/* a -= lines^T lines, on and above the diagonal. */
 static void update(struct pivoting *v, int64_t taken, struct nb_backend *be)
 {
     const int64_t m = v->m;
@@ -142,27 +147,21 @@ static void update(struct pivoting *v, int64_t taken, struct nb_backend *be)
     }
 }
 
-/* Schur complement after the block, without the columns that left. */
-static void close_up(struct pivoting *v, int64_t taken, struct nb_backend *be)
+/* The matrix without the columns that were taken. */
+static void close_up(struct pivoting *v)
 {
-    const int64_t m = v->m;
-    update(v, taken, be);
     int64_t left = 0;
-    for (int64_t i = 0; i < m; i++) {
+    for (int64_t i = 0; i < v->m; i++) {
         if (v->gone[i]) continue;
         v->diag[left] = v->diag[i];
         v->column[left] = v->column[i];
         v->kept[left++] = (int32_t)i;
     }
-    float *to = v->a; /* rows only move towards the front */
-    for (int64_t i = 0; i < left; i++) {
-        const float *row = v->a + v->kept[i] * m;
-        for (int64_t j = i; j < left; j++) to[i * left + j] = row[v->kept[j]];
+    for (int64_t i = 0; i < left; i++) { /* rows only move towards the front */
+        const float *row = v->a + v->kept[i] * v->m;
+        for (int64_t j = i; j < left; j++) v->a[i * left + j] = row[v->kept[j]];
     }
-    for (int64_t i = 0; i < left; i++) {
-        for (int64_t j = 0; j < i; j++) to[i * left + j] = to[j * left + i];
-        v->gone[i] = false;
-    }
+    memset(v->gone, 0, (size_t)left * sizeof *v->gone);
     v->m = left;
 }
 
@@ -182,14 +181,18 @@ int nb_order_pivoted_in_place(int32_t *at, float *a, int64_t n, struct nb_backen
         v.diag[i] = a[i * n + i];
         v.column[i] = (int32_t)i;
     }
-    for (int64_t done = 0; ready && done < n;) {
+    for (int64_t done = 0, closed = 0; ready && done < n;) {
         int64_t t = 0;
         for (; t < PIVOT_BLOCK && done < n; t++, done++) {
             const int64_t c = least_column(&v);
             at[done] = v.column[c];
             eliminate(&v, c, t);
         }
-        if (done < n) close_up(&v, t, be);
+        if (done == n) break;
+        update(&v, t, be);
+        if ((done - closed) * WASTE < v.m) continue;
+        close_up(&v);
+        closed = done;
     }
     nb_arena_release(&arena);
     return ready ? 0 : nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", n);

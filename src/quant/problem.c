@@ -1,26 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * problem.c - set up a matrix for the solvers, measure solutions, hand them out. See problem.h. */
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 #include <inttypes.h>
 #include <string.h>
 
-enum { MEASURE_COLS = 512 };
+enum { MEASURE_COLS = 512, MEASURE_ROWS = 512 }; /* whole tiles */
 
-int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
-                    const int32_t *column, struct nb_arena *arena, struct nb_err *err)
+int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const int32_t *column,
+                    struct nb_arena *arena, struct nb_err *err)
 {
     const struct nb_fmat *w = job->w;
-    const struct nb_stats *stats = job->stats;
     const int64_t k = w->cols;
     *p = (struct nb_problem){.opts = job->opts,
                              .spec = job->opts->grid.spec,
                              .be = job->be,
                              .rows = w->rows,
                              .cols = k,
-                             .column = column,
-                             .damp = (float)damp};
+                             .column = column};
     if (p->spec.group_cols <= 0 || p->spec.group_cols > k) p->spec.group_cols = k;
     if (p->spec.group_rows <= 0) p->spec.group_rows = 1;
     p->numeric = nb_numeric_for(&p->spec);
@@ -34,43 +32,44 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double
     p->group = p->spec.group_cols;
     p->n_groups = (k + p->group - 1) / p->group;
     p->padded = (w->rows + NB_TILE - 1) / NB_TILE * NB_TILE;
-    size_t n, nn;
-    if (!nb_mul((size_t)p->padded, (size_t)k, &n) || !nb_mul((size_t)k, (size_t)k, &nn)) {
+    size_t n;
+    if (!nb_mul((size_t)p->padded, (size_t)k, &n)) {
         return nb_fail(err, NB_E_NOMEM, "matrix of %" PRId64 " x %" PRId64 " is too large", w->rows,
                        k);
     }
-    p->w = nb_arena_calloc(arena, n, sizeof *p->w);
-    if (stats) {
-        p->h = nb_arena_alloc(arena, nn, sizeof *p->h);
-        p->u = nb_arena_alloc(arena, (size_t)k, sizeof *p->u);
-    }
+    const bool as_it_is = !column && w->rows == p->padded && w->ld == k;
+    if (!as_it_is) p->own = nb_arena_calloc(arena, n, sizeof *p->own);
+    p->w = as_it_is ? w->data : p->own;
+    if (job->stats) p->u = nb_arena_alloc(arena, (size_t)k, sizeof *p->u);
     if (arena->failed) {
         return nb_fail(err, NB_E_NOMEM, "no memory to quantize a matrix of %" PRId64 " x %" PRId64,
                        w->rows, k);
     }
-    for (int64_t r = 0; r < w->rows; r++) {
+    for (int64_t r = 0; p->own && r < w->rows; r++) {
         const float *src = w->data + r * w->ld;
-        float *dst = p->w + r * k;
+        float *dst = p->own + r * k;
         for (int64_t j = 0; j < k; j++) dst[j] = src[column ? column[j] : j];
     }
-    if (stats) nb_problem_set_h(p, stats, damp, p->h, p->u);
     return 0;
 }
 
-void nb_problem_set_h(struct nb_problem *p, const struct nb_stats *stats, double damp, float *h,
-                      float *u)
+int nb_problem_own(struct nb_problem *p, struct nb_arena *arena, struct nb_err *err)
 {
-    const int64_t k = p->cols;
-    const int32_t *column = p->column;
-    const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
-    for (int64_t i = 0; i < k; i++) {
-        const double *src = stats->h + (column ? column[i] : i) * k;
-        float *dst = h + i * k;
-        for (int64_t j = 0; j < k; j++) dst[j] = (float)(src[column ? column[j] : j] * scale);
-        dst[i] = (float)(src[column ? column[i] : i] * scale + damp);
+    if (p->own) return 0;
+    const size_t n = (size_t)p->padded * (size_t)p->cols;
+    p->own = nb_arena_alloc(arena, n, sizeof *p->own);
+    if (!p->own) {
+        return nb_fail(err, NB_E_NOMEM, "no memory to quantize a matrix of %" PRId64 " x %" PRId64,
+                       p->rows, p->cols);
     }
-    p->h = h;
-    p->u = u;
+    memcpy(p->own, p->w, n * sizeof *p->own);
+    p->w = p->own;
+    return 0;
+}
+
+void nb_problem_set_h(struct nb_problem *p, struct nb_hessian *h, double damp)
+{
+    p->h = nb_hessian_damp(h, damp);
     p->damp = (float)damp;
     nb_problem_reset_importance(p);
 }
@@ -85,13 +84,20 @@ void nb_problem_reset_importance(struct nb_problem *p)
     }
 }
 
-void nb_problem_mask(struct nb_problem *p, int64_t block)
+int nb_problem_mask(struct nb_problem *p, int64_t block, struct nb_arena *arena,
+                    struct nb_err *err)
 {
+    const size_t k = (size_t)p->cols;
+    float *h = nb_arena_calloc(arena, k * k, sizeof *h);
+    if (!h)
+        return nb_fail(err, NB_E_NOMEM, "no memory for a Hessian of %" PRId64 " columns", p->cols);
     for (int64_t i = 0; i < p->cols; i++) {
-        for (int64_t j = 0; j < p->cols; j++) {
-            if (i / block != j / block) p->h[i * p->cols + j] = 0.0f;
-        }
+        const int64_t j0 = i / block * block;
+        const int64_t j1 = j0 + block < p->cols ? j0 + block : p->cols;
+        memcpy(h + i * p->cols + j0, p->h + i * p->cols + j0, (size_t)(j1 - j0) * sizeof *h);
     }
+    p->h = h;
+    return 0;
 }
 
 int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct nb_arena *arena,
@@ -108,10 +114,15 @@ int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct n
                    p->rows, p->cols);
 }
 
+struct rows { /* a run of whole tiles */
+    int64_t r0, n;
+};
+
 struct error_job {
     const struct nb_problem *p;
     const struct nb_solution *s;
-    float *error;
+    struct rows rows;
+    float *error; /* [rows.n, K] */
 };
 
 static void error_tile(void *ctx, size_t piece, int thread)
@@ -119,10 +130,11 @@ static void error_tile(void *ctx, size_t piece, int thread)
     const struct error_job *job = ctx;
     const struct nb_problem *p = job->p;
     (void)thread;
-    for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE; r++) {
+    for (int64_t i = (int64_t)piece * NB_TILE; i < ((int64_t)piece + 1) * NB_TILE; i++) {
+        const int64_t r = job->rows.r0 + i;
         const uint8_t *code = job->s->code + r * p->cols;
         const float *w = p->w + r * p->cols;
-        float *error = job->error + r * p->cols;
+        float *error = job->error + i * p->cols;
         for (int64_t g = 0; g < p->n_groups; g++) {
             const float scale = job->s->scale[g * p->padded + r],
                         zero = job->s->zero[g * p->padded + r];
@@ -132,16 +144,22 @@ static void error_tile(void *ctx, size_t piece, int thread)
     }
 }
 
-void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error)
+static void error_rows(const struct nb_problem *p, const struct nb_solution *s, struct rows rows,
+                       float *error)
 {
-    struct error_job job = {.p = p, .s = s, .error = error};
-    nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), error_tile, &job);
+    struct error_job job = {.p = p, .s = s, .rows = rows, .error = error};
+    nb_pool_run(nb_backend_pool(p->be), (size_t)(rows.n / NB_TILE), error_tile, &job);
 }
 
-void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient)
+void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error)
+{
+    error_rows(p, s, (struct rows){0, p->padded}, error);
+}
+
+static void image_rows(const struct nb_problem *p, int64_t n, const float *error, float *gradient)
 {
     const int64_t k = p->cols;
-    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+    nb_gemm_run(p->be, &(struct nb_gemm){.m = n,
                                          .n = k,
                                          .k = k,
                                          .alpha = 1.0f,
@@ -153,10 +171,16 @@ void nb_solution_gradient(const struct nb_problem *p, const float *error, float 
                                          .ldc = k});
 }
 
+void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient)
+{
+    image_rows(p, p->padded, error, gradient);
+}
+
 struct quadratic {
     const struct nb_problem *p;
     struct nb_solution *s;
-    const float *error, *image; /* [padded, K]; [padded, width] */
+    struct rows rows;
+    const float *error, *image; /* [rows.n, K]; [rows.n, width] */
     int64_t j0, n, width;       /* the columns image stands for */
     double weight;
 };
@@ -169,7 +193,7 @@ static void add_products(void *ctx, size_t piece, int thread)
         const float *e = a->error + r * a->p->cols + a->j0, *x = a->image + r * a->width;
         double sum = 0;
         for (int64_t j = 0; j < a->n; j++) sum += (double)e[j] * x[j];
-        a->s->loss[r] += a->weight * sum;
+        a->s->loss[a->rows.r0 + r] += a->weight * sum;
     }
 }
 
@@ -178,7 +202,7 @@ static void add_block(struct quadratic *a, float *image, int64_t i0, int64_t i1,
 {
     const struct nb_problem *p = a->p;
     if (i0 >= i1) return;
-    nb_gemm_run(p->be, &(struct nb_gemm){.m = p->padded,
+    nb_gemm_run(p->be, &(struct nb_gemm){.m = a->rows.n,
                                          .n = a->n,
                                          .k = i1 - i0,
                                          .alpha = 1.0f,
@@ -189,7 +213,7 @@ static void add_block(struct quadratic *a, float *image, int64_t i0, int64_t i1,
                                          .ldb = p->cols,
                                          .ldc = a->width});
     a->weight = weight;
-    nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), add_products, a);
+    nb_pool_run(nb_backend_pool(p->be), (size_t)(a->rows.n / NB_TILE), add_products, a);
 }
 
 static void subtract_damping(void *ctx, size_t piece, int thread)
@@ -198,25 +222,33 @@ static void subtract_damping(void *ctx, size_t piece, int thread)
     (void)thread;
     for (int64_t r = (int64_t)piece * NB_TILE; r < ((int64_t)piece + 1) * NB_TILE; r++) {
         const float *e = a->error + r * a->p->cols;
+        const int64_t row = a->rows.r0 + r;
         double square = 0;
         for (int64_t j = 0; j < a->p->cols; j++) square += (double)e[j] * e[j];
-        a->s->plain[r] = a->s->loss[r] - a->p->damp * square;
+        a->s->plain[row] = a->s->loss[row] - a->p->damp * square;
     }
+}
+
+static void losses_of_rows(struct quadratic *a, float *scratch)
+{
+    const struct nb_problem *p = a->p;
+    a->image = scratch;
+    a->width = p->cols < MEASURE_COLS ? p->cols : MEASURE_COLS;
+    memset(a->s->loss + a->rows.r0, 0, (size_t)a->rows.n * sizeof *a->s->loss);
+    for (a->j0 = 0; a->j0 < p->cols; a->j0 += a->width) {
+        a->n = p->cols - a->j0 < a->width ? p->cols - a->j0 : a->width;
+        add_block(a, scratch, 0, a->j0,
+                  2.0); /* H is symmetric: the blocks below stand for those above */
+        add_block(a, scratch, a->j0, a->j0 + a->n, 1.0);
+    }
+    nb_pool_run(nb_backend_pool(p->be), (size_t)(a->rows.n / NB_TILE), subtract_damping, a);
 }
 
 void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
                         float *scratch)
 {
-    struct quadratic a = {.p = p, .s = s, .error = error, .image = scratch};
-    a.width = p->cols < MEASURE_COLS ? p->cols : MEASURE_COLS;
-    memset(s->loss, 0, (size_t)p->padded * sizeof *s->loss);
-    for (a.j0 = 0; a.j0 < p->cols; a.j0 += a.width) {
-        a.n = p->cols - a.j0 < a.width ? p->cols - a.j0 : a.width;
-        add_block(&a, scratch, 0, a.j0,
-                  2.0); /* H is symmetric: the blocks below stand for those above */
-        add_block(&a, scratch, a.j0, a.j0 + a.n, 1.0);
-    }
-    nb_pool_run(nb_backend_pool(p->be), (size_t)nb_problem_tiles(p), subtract_damping, &a);
+    struct quadratic a = {.p = p, .s = s, .rows = {0, p->padded}, .error = error};
+    losses_of_rows(&a, scratch);
 }
 
 static int no_memory_to_measure(const struct nb_problem *p, struct nb_err *err)
@@ -230,18 +262,38 @@ static size_t measure_floats(const struct nb_problem *p)
     return (size_t)p->padded * (size_t)(p->cols < MEASURE_COLS ? p->cols : MEASURE_COLS);
 }
 
+static struct rows rows_from(const struct nb_problem *p, int64_t r0)
+{
+    return (struct rows){r0, p->padded - r0 < MEASURE_ROWS ? p->padded - r0 : MEASURE_ROWS};
+}
+
 int nb_solution_measure(const struct nb_problem *p, struct nb_solution *s, struct nb_err *err)
 {
-    float *error = nb_alloc((size_t)p->padded * (size_t)p->cols, sizeof *error);
-    float *scratch = nb_alloc(measure_floats(p), sizeof *scratch);
+    const size_t rows = (size_t)rows_from(p, 0).n;
+    float *error = nb_alloc(rows * (size_t)p->cols, sizeof *error);
+    float *scratch = nb_alloc(rows * MEASURE_COLS, sizeof *scratch);
     const bool done = error && scratch;
-    if (done) {
-        nb_solution_error(p, s, error);
-        nb_solution_losses(p, s, error, scratch);
+    for (int64_t r0 = 0; done && r0 < p->padded; r0 += MEASURE_ROWS) {
+        struct quadratic a = {.p = p, .s = s, .rows = rows_from(p, r0), .error = error};
+        error_rows(p, s, a.rows, error);
+        losses_of_rows(&a, scratch);
     }
     nb_free(error);
     nb_free(scratch);
     return done ? 0 : no_memory_to_measure(p, err);
+}
+
+int nb_solution_image(const struct nb_problem *p, const struct nb_solution *s, float *gradient,
+                      struct nb_err *err)
+{
+    float *error = nb_alloc((size_t)rows_from(p, 0).n * (size_t)p->cols, sizeof *error);
+    for (int64_t r0 = 0; error && r0 < p->padded; r0 += MEASURE_ROWS) {
+        const struct rows rows = rows_from(p, r0);
+        error_rows(p, s, rows, error);
+        image_rows(p, rows.n, error, gradient + r0 * p->cols);
+    }
+    nb_free(error);
+    return error ? 0 : no_memory_to_measure(p, err);
 }
 
 int nb_problem_scale(const struct nb_problem *p, double *loss, struct nb_err *err)

@@ -34,8 +34,9 @@ struct nb_problem {
     int64_t padded;          /* rows in whole tiles */
     int64_t group, n_groups; /* columns per group, ceil(cols / group) */
     const int32_t *column;   /* [K] storage column of a problem column, or NULL: the same */
-    float *w;                /* [padded, K] target */
-    float *h;                /* [K, K] damped H / n_tokens; NULL without statistics */
+    const float *w;          /* [padded, K] target: the job's matrix or own */
+    float *own;              /* [padded, K] a copy to change, or NULL */
+    const float *h;          /* [K, K] damped H / n_tokens; NULL without statistics; borrowed */
     float
         *u; /* [K] importance for fits, at first diag(H) plus a little whatever damp is; or NULL */
     float damp; /* what was added to the diagonal */
@@ -49,17 +50,21 @@ struct nb_solution {
     double *plain;       /* [padded] the same without damp; only after nb_solution_losses */
 };
 
-/* Copies w with its columns permuted, and H with damp (an absolute figure) on the diagonal. stats may be
- * NULL. All from arena. NB_E_SPEC, NB_E_NOMEM. */
-int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, double damp,
-                    const int32_t *column, struct nb_arena *arena, struct nb_err *err);
-/* Fills h [K,K] and u [K] from statistics, with damp on the diagonal, and makes them the problem's. */
-void nb_problem_set_h(struct nb_problem *p, const struct nb_stats *stats, double damp, float *h,
-                      float *u);
+/* Borrows the job's matrix where it stands in whole tiles, else copies it (columns permuted) to arena. The
+ * problem has no H yet, but u when job->stats is there. NB_E_SPEC, NB_E_NOMEM. */
+int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const int32_t *column,
+                    struct nb_arena *arena, struct nb_err *err);
+/* Makes the target a copy of its own, which may change. NB_E_NOMEM. */
+int nb_problem_own(struct nb_problem *p, struct nb_arena *arena, struct nb_err *err);
+/* Makes h, whose columns are in the problem's order, the problem's with damp (an absolute figure) on the
+ * diagonal; u = diag(H) plus a little. One problem at a time uses h. */
+void nb_problem_set_h(struct nb_problem *p, struct nb_hessian *h, double damp);
 /* u = diag(H) plus a little again (a solver may have changed it). */
 void nb_problem_reset_importance(struct nb_problem *p);
-/* Drops the entries of H between columns of different blocks (block 1: leaves the diagonal). */
-void nb_problem_mask(struct nb_problem *p, int64_t block);
+/* Goes on with a copy of H that has no entries between columns of different blocks (block 1: the diagonal
+ * alone). NB_E_NOMEM. */
+int nb_problem_mask(struct nb_problem *p, int64_t block, struct nb_arena *arena,
+                    struct nb_err *err);
 int nb_solution_init(struct nb_solution *s, const struct nb_problem *p, struct nb_arena *arena,
                      struct nb_err *err);
 
@@ -82,6 +87,9 @@ int nb_round_nearest(const struct nb_problem *p, struct nb_solution *s, struct n
 void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error);
 /* gradient [padded, K] = error H. */
 void nb_solution_gradient(const struct nb_problem *p, const float *error, float *gradient);
+/* gradient of the error of s, a piece of it at a time. NB_E_NOMEM. */
+int nb_solution_image(const struct nb_problem *p, const struct nb_solution *s, float *gradient,
+                      struct nb_err *err);
 /* s->loss and s->plain of an error. scratch: as large as error. */
 void nb_solution_losses(const struct nb_problem *p, struct nb_solution *s, const float *error,
                         float *scratch);
@@ -108,11 +116,10 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
  * the loss grows by pivot[i] * (target - q)^2. */
 struct nb_factor {
     int64_t n;
-    struct nb_backend *be; /* for the factorization; NULL: one thread, slowly */
+    struct nb_backend *be;
     int32_t *at;           /* [n] problem column at a position */
     float *feedback;       /* [n, n], row j: entries i < j */
     float *pivot;          /* [n] */
-    float *spare;          /* [n, n] of no use to the factor any more; lives as long as feedback */
     const char *rung;      /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
     int64_t block;         /* columns of H that the factor still joins: n, a block, 1 */
     double damp;           /* share of the mean diagonal */
@@ -121,11 +128,13 @@ struct nb_factor {
 /* Start damping by the number of tokens per column; 0.2 below one, 0.05 below three, else 0.01. */
 double nb_damp_for_tokens(int64_t n_tokens, int64_t k);
 
-/* Climbs the ladder: damp, 3 damp, ... 1; then only blocks of H; then its diagonal. f->at is given, in
- * terms of columns of stats through column (NULL: the same). NB_E_NUMERIC when not even a positive
- * diagonal is left, NB_E_NOMEM. */
-int nb_factor_init(struct nb_factor *f, const struct nb_stats *stats, const int32_t *column,
-                   int64_t block, struct nb_arena *arena, struct nb_err *err);
+/* Climbs the ladder: damp, 3 damp, ... 1; then only blocks of H; then its diagonal. f->n, be, damp and at
+ * are given. NB_E_NUMERIC when not even a positive diagonal is left, NB_E_NOMEM. */
+int nb_factor_init(struct nb_factor *f, const struct nb_hessian *h, int64_t block,
+                   struct nb_arena *arena, struct nb_err *err);
+/* The same with f->pivot [n] given, in a [n, n], which becomes f->feedback. */
+int nb_factor_fill(struct nb_factor *f, const struct nb_hessian *h, int64_t block, float *a,
+                   struct nb_err *err);
 
 /* ---- order.c ---- */
 
@@ -153,7 +162,7 @@ int nb_pass_run(const struct nb_problem *p, const struct nb_factor *f, bool fit,
 
 /* ---- gptaq.c ---- */
 
-/* w += alpha * w D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
+/* own += alpha * own D H^-1: the target that also repairs the input error in stats->d. NB_E_NOMEM, NB_E_NUMERIC. */
 int nb_gptaq_shift(struct nb_problem *p, const struct nb_stats *stats, double alpha,
                    struct nb_err *err);
 

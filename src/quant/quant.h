@@ -22,19 +22,31 @@
  * them with nb_stats_add. */
 struct nb_stats {
     int64_t k, n_tokens;
-    double *h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish */
+    double *h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish; NULL when
+                * condensed */
     double *d; /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
-    double *abs_sum; /* [K] sum |x| */
+    double *abs_sum; /* [K] sum |x| for AWQ, or NULL */
     float *diff;     /* scratch of the cross term */
     bool finished;
+    struct nb_hessian *hessian; /* condensed: what the solvers share; owned */
 };
 
-int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err);
+enum { NB_STATS_CROSS = 1, NB_STATS_ABS = 2 }; /* what else than H: d, abs_sum */
+int nb_stats_init(struct nb_stats *s, int64_t k, unsigned what, struct nb_err *err);
 void nb_stats_release(struct nb_stats *s);
-/* x [m, K] (quantized stream), x_fp same shape or NULL unless cross. */
-void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp,
-                  int64_t m);
+struct nb_stats_input {
+    const float *x;    /* [m, K] of the quantized stream */
+    const float *x_fp; /* the same of the float stream, or NULL unless cross */
+    int64_t m;
+};
+/* NB_E_NOMEM: the sums are of no use any more. */
+int nb_stats_add(struct nb_stats *s, struct nb_backend *be, const struct nb_stats_input *in,
+                 struct nb_err *err);
 void nb_stats_finish(struct nb_stats *s); /* mirrors the triangle */
+/* Finished sums become H per token in f32, in place, with room for its factor: no more memory than the sums
+ * took, and linears solved one after another share order and factor. Nothing can be added any more; such
+ * statistics serve one solver at a time. NB_E_NOMEM: unchanged. */
+int nb_stats_condense(struct nb_stats *s, struct nb_err *err);
 /* False when an activation was NaN or Inf: no solver can use such sums. */
 bool nb_stats_are_finite(const struct nb_stats *s);
 
@@ -61,7 +73,7 @@ struct nb_solve_opts {
     double gptaq_alpha; /* 0: off; 1: the whole difference to the float stream */
     /* What follows a pass of error-compensated rounding; skipped below 3 tokens per column, where a lower
      * loss on the calibration text is no lower loss elsewhere. 0: off. */
-    int scale_trials; /* passes per side with a row's scales 2 % apart; the best kept per row */
+    int scale_trials; /* passes per side with a row's scales 2 % apart; the best kept per row (short rows) */
     int group_trials; /* the same group by group, when a row has at most 8 */
     int cd_sweeps;    /* coordinate-descent sweeps */
     bool refit;       /* scales too, with codes fixed, within those sweeps */

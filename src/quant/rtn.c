@@ -8,7 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "quant/problem.h"
+#include "quant/hessian.h"
 #include "quant/solvers.h"
 
 enum { REFIT_SWEEPS = 3 };
@@ -79,8 +79,11 @@ static int solve(struct nb_qmat *out, const struct nb_solve_job *job, struct nb_
     nb_arena_init(&scratch);
     struct nb_problem p;
     struct nb_solution s;
+    struct nb_hessian own = {0}, *h = NULL;
     double loss_rtn = 0;
-    int rc = nb_problem_init(&p, job, 0.0, NULL, &scratch, err);
+    int rc = nb_problem_init(&p, job, NULL, &scratch, err);
+    if (!rc && stats) rc = nb_hessian_of(&h, &own, stats, err);
+    if (!rc && stats) nb_problem_set_h(&p, h, 0.0);
     if (!rc) rc = nb_solution_init(&s, &p, &scratch, err);
     if (!rc) {
         nb_fit_groups(&p, &s);
@@ -97,6 +100,7 @@ static int solve(struct nb_qmat *out, const struct nb_solve_job *job, struct nb_
         report->loss_rtn = loss_rtn;
         if (stats) rc = nb_problem_scale(&p, &report->loss_zero, err);
     }
+    nb_hessian_release(&own);
     nb_arena_release(&scratch);
     return rc;
 }

@@ -7,27 +7,30 @@
 #include <math.h>
 #include <string.h>
 
-#include "quant/quant.h"
+#include "quant/hessian.h"
 
 enum { CROSS_ROWS = 1024, SUM_COLUMNS = 64, LOSS_ROWS = 128 };
 
-int nb_stats_init(struct nb_stats *s, int64_t k, bool cross, struct nb_err *err)
+int nb_stats_init(struct nb_stats *s, int64_t k, unsigned what, struct nb_err *err)
 {
     *s = (struct nb_stats){.k = k};
+    const bool cross = what & NB_STATS_CROSS, sizes = what & NB_STATS_ABS;
     size_t nn;
     if (k > 0 && nb_mul((size_t)k, (size_t)k, &nn)) {
         s->h = nb_calloc(nn, sizeof *s->h);
-        s->abs_sum = nb_calloc((size_t)k, sizeof *s->abs_sum);
+        if (sizes) s->abs_sum = nb_calloc((size_t)k, sizeof *s->abs_sum);
         if (cross) s->d = nb_calloc(nn, sizeof *s->d);
         if (cross) s->diff = nb_alloc((size_t)k * CROSS_ROWS, sizeof *s->diff);
     }
-    if (s->h && s->abs_sum && (!cross || (s->d && s->diff))) return 0;
+    if (s->h && (!sizes || s->abs_sum) && (!cross || (s->d && s->diff))) return 0;
     nb_stats_release(s);
     return nb_fail(err, NB_E_NOMEM, "no memory for the statistics of %" PRId64 " columns", k);
 }
 
 void nb_stats_release(struct nb_stats *s)
 {
+    if (s->hessian) nb_hessian_release(s->hessian);
+    nb_free(s->hessian);
     nb_free(s->h);
     nb_free(s->d);
     nb_free(s->diff);
@@ -54,21 +57,28 @@ static void sum_columns(void *ctx, size_t piece, int thread)
     }
 }
 
-void nb_stats_add(struct nb_stats *s, struct nb_backend *be, const float *x, const float *x_fp,
-                  int64_t m)
+int nb_stats_add(struct nb_stats *s, struct nb_backend *be, const struct nb_stats_input *in,
+                 struct nb_err *err)
 {
     const int64_t k = s->k;
-    nb_syrk_accumulate(be, s->h, x, m, k, k);
-    struct sum_job job = {.s = s, .x = x, .m = m};
-    nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns,
-                &job);
-    for (int64_t i0 = 0; s->d && x_fp && i0 < m; i0 += CROSS_ROWS) {
-        const int64_t n = m - i0 < CROSS_ROWS ? m - i0 : CROSS_ROWS;
-        for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i0 * k + i] - x[i0 * k + i];
-        nb_cross_accumulate(be, s->d, s->diff, x + i0 * k, n, k);
+    const struct nb_token_sum own = {.out = s->h, .a = in->x, .m = in->m, .ld = k, .k = k};
+    int rc = nb_syrk_accumulate(be, &own, err);
+    struct sum_job job = {.s = s, .x = in->x, .m = in->m};
+    if (s->abs_sum) {
+        nb_pool_run(nb_backend_pool(be), (size_t)((k + SUM_COLUMNS - 1) / SUM_COLUMNS), sum_columns,
+                    &job);
     }
-    s->n_tokens += m;
+    for (int64_t i0 = 0; !rc && s->d && in->x_fp && i0 < in->m; i0 += CROSS_ROWS) {
+        const int64_t n = in->m - i0 < CROSS_ROWS ? in->m - i0 : CROSS_ROWS;
+        const float *x = in->x + i0 * k, *x_fp = in->x_fp + i0 * k;
+        for (int64_t i = 0; i < n * k; i++) s->diff[i] = x_fp[i] - x[i];
+        const struct nb_token_sum cross = {
+            .out = s->d, .a = s->diff, .b = x, .m = n, .ld = k, .k = k};
+        rc = nb_cross_accumulate(be, &cross, err);
+    }
+    s->n_tokens += in->m;
     s->finished = false;
+    return rc;
 }
 
 void nb_stats_finish(struct nb_stats *s)
@@ -84,12 +94,13 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
 {
     const int64_t k = w->cols;
     double sum = NAN;
-    float *h = nb_alloc((size_t)k * (size_t)k, sizeof *h);
+    struct nb_err err = {0};
+    struct nb_hessian own, *h;
+    const bool known = nb_hessian_of(&h, &own, stats, &err) == 0;
     float *delta = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *delta);
     float *grad = nb_alloc(LOSS_ROWS * (size_t)k, sizeof *grad);
-    if (!h || !delta || !grad) goto out;
-    const double scale = 1.0 / (double)(stats->n_tokens > 0 ? stats->n_tokens : 1);
-    for (int64_t i = 0; i < k * k; i++) h[i] = (float)(stats->h[i] * scale);
+    if (!known || !delta || !grad) goto out;
+    nb_hessian_damp(h, 0.0);
     sum = 0.0;
     for (int64_t r0 = 0; r0 < w->rows; r0 += LOSS_ROWS) {
         const int64_t n = w->rows - r0 < LOSS_ROWS ? w->rows - r0 : LOSS_ROWS;
@@ -103,7 +114,7 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
                                           .k = k,
                                           .alpha = 1.0f,
                                           .a = delta,
-                                          .b = h,
+                                          .b = h->h,
                                           .c = grad,
                                           .lda = k,
                                           .ldb = k,
@@ -111,7 +122,7 @@ double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
         for (int64_t i = 0; i < n * k; i++) sum += (double)delta[i] * grad[i];
     }
 out:
-    nb_free(h);
+    nb_hessian_release(&own);
     nb_free(delta);
     nb_free(grad);
     return sum;
@@ -120,7 +131,7 @@ out:
 bool nb_stats_are_finite(const struct nb_stats *s)
 {
     for (int64_t i = 0; i < s->k; i++) {
-        if (!isfinite(s->h[i * s->k + i])) return false;
+        if (!isfinite(s->hessian ? s->hessian->diag[i] : s->h[i * s->k + i])) return false;
     }
     return true;
 }

@@ -40,8 +40,9 @@ static int set_up(void **state)
         }
     }
     b->mat = (struct nb_fmat){.data = b->w, .rows = ROWS, .cols = COLS, .ld = COLS};
-    if (nb_stats_init(&b->stats, COLS, false, &err)) return -1;
-    nb_stats_add(&b->stats, b->be, b->x, NULL, TOKENS);
+    if (nb_stats_init(&b->stats, COLS, NB_STATS_ABS, &err)) return -1;
+    if (nb_stats_add(&b->stats, b->be, &(struct nb_stats_input){b->x, NULL, TOKENS}, &err))
+        return -1;
     nb_stats_finish(&b->stats);
     *state = b;
     return 0;

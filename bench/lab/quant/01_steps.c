@@ -67,7 +67,7 @@ int main(int argc, char **argv)
     struct nb_backend *be = NULL;
     struct nb_stats stats;
     if (!pool || nb_backend_new(&be, pool, NULL, &err) ||
-        nb_stats_init(&stats, w.cols, false, &err)) {
+        nb_stats_init(&stats, w.cols, 0, &err)) {
         return fprintf(stderr, "%s\n", err.text), 1;
     }
     make_covariance(&stats);

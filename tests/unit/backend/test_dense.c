@@ -12,6 +12,13 @@
 
 #include "make.h"
 
+static void sum_tokens(struct nb_backend *be, const struct nb_token_sum *sum)
+{
+    struct nb_err err = {0};
+    assert_int_equal(
+        sum->b ? nb_cross_accumulate(be, sum, &err) : nb_syrk_accumulate(be, sum, &err), 0);
+}
+
 static void check_gemm(struct made *made, struct nb_rng *rng, struct nb_gemm g)
 {
     int64_t a_rows = g.ta ? g.k : g.m, b_rows = g.tb ? g.n : g.k;
@@ -97,7 +104,7 @@ static void test_syrk(void **state)
         for (int threads = 1; threads <= 5; threads += 2) {
             struct made made = make_backend(levels[l], threads);
             for (int64_t i = 0; i < (int64_t)K * K; i++) h[i] = 0.5;
-            nb_syrk_accumulate(made.be, h, x, M, LD, K);
+            sum_tokens(made.be, &(struct nb_token_sum){h, x, NULL, M, LD, K});
             for (int64_t i = 0; i < K; i++) {
                 for (int64_t j = 0; j < K; j++) {
                     if (j < i)
@@ -108,7 +115,7 @@ static void test_syrk(void **state)
             if (threads == 1) memcpy(first, h, (size_t)K * K * sizeof *h);
             assert_memory_equal(first, h, (size_t)K * K * sizeof *h);
             /* Two calls are the sum of both. */
-            nb_syrk_accumulate(made.be, h, x, 1, LD, K);
+            sum_tokens(made.be, &(struct nb_token_sum){h, x, NULL, 1, LD, K});
             assert_true(fabs(h[K + 1] - first[K + 1] - (double)x[1] * x[1]) < 1e-5);
             make_release(&made);
         }
@@ -135,9 +142,9 @@ static void test_syrk_bf16(void **state)
           *rounded = nb_alloc((size_t)TOKENS * LD, sizeof *rounded);
     double *h = nb_calloc((size_t)K * K, sizeof *h), *want = nb_calloc((size_t)K * K, sizeof *want);
     for (int64_t i = 0; i < (int64_t)TOKENS * LD; i++) rounded[i] = nb_round_to(x[i], NB_BF16);
-    nb_syrk_accumulate(made.be, want, rounded, TOKENS, LD, K);
+    sum_tokens(made.be, &(struct nb_token_sum){want, rounded, NULL, TOKENS, LD, K});
     nb_backend_set_precision(made.be, NB_PRECISION_BF16);
-    nb_syrk_accumulate(made.be, h, x, TOKENS, LD, K);
+    sum_tokens(made.be, &(struct nb_token_sum){h, x, NULL, TOKENS, LD, K});
     for (int64_t i = 0; i < K; i++) {
         for (int64_t j = i; j < K; j++)
             assert_true(fabs(h[i * K + j] - want[i * K + j]) < 1e-5 * TOKENS);
@@ -166,7 +173,7 @@ static void test_cross(void **state)
     for (int l = 0; levels[l]; l++) {
         struct made made = make_backend(levels[l], 2);
         for (int64_t i = 0; i < (int64_t)K * K; i++) d[i] = -1;
-        nb_cross_accumulate(made.be, d, a, b, TOKENS, K);
+        sum_tokens(made.be, &(struct nb_token_sum){d, a, b, TOKENS, K, K});
         for (int64_t i = 0; i < (int64_t)K * K; i++) assert_true(fabs(d[i] + 1 - want[i]) < 2e-3);
         make_release(&made);
     }

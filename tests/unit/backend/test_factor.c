@@ -80,6 +80,39 @@ static void test_cholesky(void **state)
     }
 }
 
+/* Stored in f32: the product is off by what rounding the entries does, on all levels and thread counts. */
+static void test_cholesky_in_f32(void **state)
+{
+    (void)state;
+    enum { N = 300, LDA = N + 3 };
+    struct nb_rng rng;
+    nb_rng_init(&rng, 4);
+    double *a = make_definite(&rng, N, LDA);
+    float *l = nb_alloc(N * LDA, sizeof *l), *first = nb_alloc(N * LDA, sizeof *first);
+    for (int threads = 1; threads <= 3; threads++) {
+        struct made made = make_backend(NULL, threads);
+        for (int i = 0; i < N * LDA; i++) l[i] = (float)a[i];
+        assert_int_equal(nb_cholesky_f32_run(made.be, l, N, LDA), 0);
+        if (threads == 1) memcpy(first, l, N * LDA * sizeof *l);
+        assert_memory_equal(first, l, N * LDA * sizeof *l);
+        make_release(&made);
+    }
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j <= i; j++) {
+            double sum = 0, size = 0;
+            for (int k = 0; k <= j; k++) {
+                sum += (double)l[i * LDA + k] * l[j * LDA + k];
+                size += fabs((double)l[i * LDA + k] * l[j * LDA + k]);
+            }
+            assert_true(fabs(sum - a[i * LDA + j]) <= 4e-7 * (size + fabs(a[i * LDA + j])));
+        }
+        for (int j = i + 1; j < LDA; j++) assert_true(l[i * LDA + j] == 1e30f);
+    }
+    nb_free(a);
+    nb_free(l);
+    nb_free(first);
+}
+
 static void test_not_definite(void **state)
 {
     (void)state;
@@ -129,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cholesky),
+        cmocka_unit_test(test_cholesky_in_f32),
         cmocka_unit_test(test_not_definite),
         cmocka_unit_test(test_triangular_inverse),
     };

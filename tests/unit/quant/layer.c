@@ -66,8 +66,9 @@ struct layer layer_make(uint64_t seed, int64_t rows, int64_t cols, int64_t token
     nb_rng_init(&rng, seed);
     for (int64_t i = 0; i < rows * cols; i++) l.w[i] = (float)(0.02 * nb_rng_normal(&rng));
     make_inputs(&l, &rng);
-    if (nb_stats_init(&l.stats, cols, false, &err)) fail_msg("%s", err.text);
-    nb_stats_add(&l.stats, l.be, l.x, NULL, tokens);
+    if (nb_stats_init(&l.stats, cols, NB_STATS_ABS, &err)) fail_msg("%s", err.text);
+    if (nb_stats_add(&l.stats, l.be, &(struct nb_stats_input){l.x, NULL, tokens}, &err))
+        fail_msg("%s", err.text);
     nb_stats_finish(&l.stats);
     return l;
 }

@@ -4,7 +4,7 @@
 #ifndef TESTS_UNIT_QUANT_LAYER_H
 #define TESTS_UNIT_QUANT_LAYER_H
 
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 struct layer {
     struct nb_pool *pool;

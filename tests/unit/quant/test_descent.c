@@ -15,6 +15,7 @@ struct start {
     struct layer l;
     struct nb_solve_opts opts;
     struct nb_arena arena;
+    struct nb_hessian h;
     struct nb_problem p;
     struct nb_factor f;
     struct nb_solution s;
@@ -27,17 +28,16 @@ static void set_up(struct start *a, int bits, bool sym, int64_t group, int64_t c
     a->l = layer_make(21, 40, cols, cols * 6, 2);
     a->opts = layer_opts(bits, sym, group, NB_EFFORT_BEST);
     nb_arena_init(&a->arena);
-    double mean = 0;
-    for (int64_t j = 0; j < cols; j++)
-        mean += a->l.stats.h[j * cols + j] / (double)(a->l.stats.n_tokens * cols);
+    assert_int_equal(nb_hessian_init(&a->h, &a->l.stats, &err), 0);
     assert_int_equal(
         nb_problem_init(&a->p, &(struct nb_solve_job){&a->l.mat, &a->l.stats, &a->opts, a->l.be},
-                        0.01 * mean, NULL, &a->arena, &err),
+                        NULL, &a->arena, &err),
         0);
-    a->f = (struct nb_factor){.n = cols, .damp = 0.01};
+    nb_problem_set_h(&a->p, &a->h, 0.01 * a->h.mean);
+    a->f = (struct nb_factor){.n = cols, .be = a->l.be, .damp = 0.01};
     a->f.at = nb_arena_alloc(&a->arena, (size_t)cols, sizeof *a->f.at);
     assert_int_equal(nb_order_pivoted(a->f.at, a->p.h, cols, cols, a->l.be, &err), 0);
-    assert_int_equal(nb_factor_init(&a->f, &a->l.stats, NULL, a->p.group, &a->arena, &err), 0);
+    assert_int_equal(nb_factor_init(&a->f, &a->h, a->p.group, &a->arena, &err), 0);
     assert_int_equal(nb_solution_init(&a->s, &a->p, &a->arena, &err), 0);
     nb_fit_groups(&a->p, &a->s);
     assert_int_equal(nb_round_nearest(&a->p, &a->s, &err), 0);
@@ -47,6 +47,7 @@ static void set_up(struct start *a, int bits, bool sym, int64_t group, int64_t c
 
 static void tear_down(struct start *a)
 {
+    nb_hessian_release(&a->h);
     nb_arena_release(&a->arena);
     layer_release(&a->l);
 }
@@ -150,7 +151,7 @@ static void test_scales_at_the_least_stored_one(void **state)
     struct nb_err err = {0};
     set_up(&a, 4, true, 32, 96);
     for (int64_t i = 0; i < a.p.padded * 96; i++)
-        a.p.w[i] *= 1e-3f; /* best scales lie below the least, 1e-5 */
+        a.p.own[i] *= 1e-3f; /* best scales lie below the least, 1e-5 */
     for (int64_t i = 0; i < a.p.padded * a.p.n_groups; i++) a.s.scale[i] = -1.1e-5f;
     assert_int_equal(nb_round_nearest(&a.p, &a.s, &err), 0);
     memcpy(a.before, a.s.loss, (size_t)a.p.padded * sizeof *a.before);

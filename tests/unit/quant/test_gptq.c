@@ -94,6 +94,7 @@ static void test_weights_on_the_grid_come_back(void **state)
 
 struct parts { /* one pass by hand */
     struct nb_arena arena;
+    struct nb_hessian h;
     struct nb_problem p;
     struct nb_factor f;
     struct nb_solution s;
@@ -103,23 +104,18 @@ static void set_up_parts(struct parts *a, struct layer *l, const struct nb_solve
                          enum nb_act_order order, double damp)
 {
     struct nb_err err = {0};
-    double mean = 0;
-    double *diag = nb_alloc((size_t)l->cols, sizeof *diag);
-    for (int64_t j = 0; j < l->cols; j++) {
-        diag[j] = l->stats.h[j * l->cols + j] / (double)l->stats.n_tokens;
-        mean += diag[j] / (double)l->cols;
-    }
+    assert_int_equal(nb_hessian_init(&a->h, &l->stats, &err), 0);
     nb_arena_init(&a->arena);
-    a->f = (struct nb_factor){.n = l->cols, .damp = damp};
+    a->f = (struct nb_factor){.n = l->cols, .be = l->be, .damp = damp};
     a->f.at = nb_arena_alloc(&a->arena, (size_t)l->cols, sizeof *a->f.at);
     const int64_t group = opts->grid.spec.group_cols;
-    assert_int_equal(nb_order_make(a->f.at, order, diag, l->cols, group, &err), 0);
-    assert_int_equal(nb_factor_init(&a->f, &l->stats, NULL, group, &a->arena, &err), 0);
+    assert_int_equal(nb_order_make(a->f.at, order, a->h.diag, l->cols, group, &err), 0);
+    assert_int_equal(nb_factor_init(&a->f, &a->h, group, &a->arena, &err), 0);
     assert_int_equal(nb_problem_init(&a->p, &(struct nb_solve_job){&l->mat, &l->stats, opts, l->be},
-                                     damp * mean, NULL, &a->arena, &err),
+                                     NULL, &a->arena, &err),
                      0);
+    nb_problem_set_h(&a->p, &a->h, damp * a->h.mean);
     assert_int_equal(nb_solution_init(&a->s, &a->p, &a->arena, &err), 0);
-    nb_free(diag);
 }
 
 /* (c): what the pass adds up on its way is the damped loss. */
@@ -143,7 +139,8 @@ static void test_loss_of_the_pass_is_the_trace(void **state)
                 const double trace = nb_solution_loss(&a.p, &a.s);
                 assert_true(fabs(on_the_way - trace) < 1e-4 * trace);
                 assert_true(nb_solution_plain(&a.p, &a.s) < trace);
-                nb_arena_release(&a.arena);
+                nb_hessian_release(&a.h);
+    nb_arena_release(&a.arena);
             }
         }
     }
@@ -224,6 +221,7 @@ static void test_pass_equals_the_textbook_form(void **state)
     }
     assert_true(different_rows <= 1);
     nb_free(code);
+    nb_hessian_release(&a.h);
     nb_arena_release(&a.arena);
     layer_release(&l);
 }
@@ -448,8 +446,9 @@ static void test_gptaq_lowers_the_error_to_the_float_stream(void **state)
         for (int64_t j = 0; j < k; j++)
             fp[t * k + j] = l.x[t * k + j] + 0.2f * l.x[t * k + (j + 1) % k];
     }
-    assert_int_equal(nb_stats_init(&stats, k, true, &err), 0);
-    nb_stats_add(&stats, l.be, l.x, fp, l.tokens);
+    assert_int_equal(nb_stats_init(&stats, k, NB_STATS_CROSS, &err), 0);
+    const struct nb_stats_input in = {l.x, fp, l.tokens};
+    assert_int_equal(nb_stats_add(&stats, l.be, &in, &err), 0);
     nb_stats_finish(&stats);
     double error[2];
     for (int on = 0; on < 2; on++) {

@@ -66,12 +66,15 @@ static double sum_of_pivots(struct layer *l, const int32_t *order)
     struct nb_err err = {0};
     struct nb_arena arena;
     nb_arena_init(&arena);
-    struct nb_factor f = {.n = l->cols, .damp = 0.01};
+    struct nb_hessian h;
+    assert_int_equal(nb_hessian_init(&h, &l->stats, &err), 0);
+    struct nb_factor f = {.n = l->cols, .be = l->be, .damp = 0.01};
     f.at = nb_arena_alloc(&arena, (size_t)l->cols, sizeof *f.at);
     for (int64_t i = 0; i < l->cols; i++) f.at[i] = order[i];
-    assert_int_equal(nb_factor_init(&f, &l->stats, NULL, 64, &arena, &err), 0);
+    assert_int_equal(nb_factor_init(&f, &h, 64, &arena, &err), 0);
     double sum = 0;
     for (int64_t i = 0; i < l->cols; i++) sum += f.pivot[i];
+    nb_hessian_release(&h);
     nb_arena_release(&arena);
     return sum;
 }

@@ -23,10 +23,13 @@ static void test_sums_equal_plain_loops(void **state)
     nb_rng_init(&rng, 5);
     float *fp = nb_alloc(M * K, sizeof *fp);
     for (int i = 0; i < M * K; i++) fp[i] = l.x[i] + 0.1f * (float)nb_rng_normal(&rng);
-    assert_int_equal(nb_stats_init(&s, K, true, &err), 0);
-    nb_stats_add(&s, l.be, l.x, fp, 1);
-    nb_stats_add(&s, l.be, l.x + K, fp + K, 1100); /* more than one slice of the cross term */
-    nb_stats_add(&s, l.be, l.x + 1101 * K, fp + 1101 * K, M - 1101);
+    assert_int_equal(nb_stats_init(&s, K, NB_STATS_CROSS | NB_STATS_ABS, &err), 0);
+    static const int64_t cuts[] = {0, 1, 1101, M}; /* one is more than a slice of the cross term */
+    for (int i = 0; i < 3; i++) {
+        const int64_t at = cuts[i] * K;
+        const struct nb_stats_input in = {l.x + at, fp + at, cuts[i + 1] - cuts[i]};
+        assert_int_equal(nb_stats_add(&s, l.be, &in, &err), 0);
+    }
     nb_stats_finish(&s);
     assert_int_equal(s.n_tokens, M);
     for (int i = 0; i < K; i++) {
@@ -76,7 +79,7 @@ static void test_too_large_is_an_error(void **state)
     (void)state;
     struct nb_err err = {0};
     struct nb_stats s;
-    assert_int_equal(nb_stats_init(&s, INT64_C(1) << 33, false, &err), NB_E_NOMEM);
+    assert_int_equal(nb_stats_init(&s, INT64_C(1) << 33, 0, &err), NB_E_NOMEM);
     assert_string_equal(err.text, "no memory for the statistics of 8589934592 columns");
     assert_null(s.h);
 }
