@@ -26,9 +26,9 @@ struct run {
     const struct nb_block_type *type;
     const struct nb_solve_job *job;
     struct nb_solve_opts opts; /* with a spec that problem.c takes */
-    double mean;               /* diagonal of H / n_tokens */
-    float *u, *importance;     /* [K] what later columns cannot repair; diagonal of H / n_tokens */
-    float *h;                  /* [K, K] damped */
+    struct nb_hessian own, *hessian;
+    float *u, *importance; /* [K] what later columns cannot repair; diagonal of H */
+    const float *h;        /* [K, K] damped */
     struct nb_factor f;
     /* of a slice of rows */
     struct nb_fmat w;
@@ -37,17 +37,6 @@ struct run {
 };
 
 /* ---- what all rows share ---- */
-
-static int order_columns(struct run *r, struct nb_err *err)
-{
-    const int64_t k = r->job->w->cols;
-    float *h = nb_alloc((size_t)k * (size_t)k, sizeof *h);
-    if (!h) return nb_fail(err, NB_E_NOMEM, "no memory to order %" PRId64 " columns", k);
-    nb_problem_set_h(&r->b.p, r->job->stats, r->f.damp * r->mean, h, r->u);
-    int rc = nb_order_pivoted_in_place(r->f.at, h, k, r->job->be, err);
-    nb_free(h);
-    return rc;
-}
 
 static void describe(struct run *r)
 {
@@ -64,23 +53,24 @@ static void describe(struct run *r)
 
 static int prepare(struct run *r, struct nb_arena *keep, struct nb_err *err)
 {
-    const struct nb_stats *stats = r->job->stats;
     const int64_t k = r->job->w->cols;
     r->u = nb_arena_alloc(keep, (size_t)k, sizeof *r->u);
-    r->f = (struct nb_factor){.n = k, .be = r->job->be};
-    r->f.at = nb_arena_alloc(keep, (size_t)k, sizeof *r->f.at);
-    if (keep->failed) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
-    for (int64_t j = 0; j < k; j++) r->mean += (double)r->importance[j] / (double)k;
-    r->f.damp = r->opts.damp > 0.0 ? r->opts.damp : nb_damp_for_tokens(stats->n_tokens, k);
+    if (!r->u) return nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
+    const double damp = r->opts.damp;
     describe(r);
-    int rc = order_columns(r, err);
-    if (!rc) rc = nb_factor_init(&r->f, stats, NULL, r->b.grid->sub, keep, err);
+    const struct nb_factor_wish wish = {
+        .order = NB_ORDER_PIVOTED,
+        .damp = damp > 0.0 ? damp : nb_damp_for_tokens(r->job->stats->n_tokens, k),
+        .group = r->b.grid->sub};
+    int rc = nb_hessian_factor(r->hessian, &wish, r->job->be, err);
     if (rc) return rc;
-    r->h = r->f.spare;
-    nb_problem_set_h(&r->b.p, stats, r->f.damp * r->mean, r->h, r->u);
-    if (r->f.block < k) nb_problem_mask(&r->b.p, r->f.block);
+    r->f = r->hessian->f;
+    struct nb_problem *p = &r->b.p;
+    p->h = nb_hessian_damp(r->hessian, r->f.damp * r->hessian->mean);
+    if (r->f.block < k) rc = nb_problem_mask(p, r->f.block, keep, err);
+    r->h = p->h;
     for (int64_t i = 0; i < k; i++) r->u[r->f.at[i]] = r->f.pivot[i];
-    return 0;
+    return rc;
 }
 
 /* ---- one slice ---- */
@@ -90,16 +80,18 @@ static int load_slice(struct run *r, struct nb_arena *arena, struct nb_err *err)
     const struct nb_block_grid *g = r->b.grid;
     const struct nb_solve_job weights = {&r->w, NULL, &r->opts, r->job->be};
     struct nb_problem *p = &r->b.p;
-    int rc = nb_problem_init(p, &weights, 0.0, NULL, arena, err);
+    int rc = nb_problem_init(p, &weights, NULL, arena, err);
     if (rc) return rc;
     p->h = r->h;
     p->u = r->u;
-    p->damp = (float)(r->f.damp * r->mean);
+    p->damp = (float)(r->f.damp * r->hessian->mean);
     p->numeric = &g->numeric;
     p->spec.symmetric = g->lo < 0.0f;
     p->spec.elem.bits = g->bits;
     if (g->table) p->spec.elem.kind = NB_ELEM_TABLE;
-    if (r->job->stats->d && r->opts.gptaq_alpha != 0.0)
+    const bool shift = r->job->stats->d && r->opts.gptaq_alpha != 0.0;
+    if (shift) rc = nb_problem_own(p, arena, err);
+    if (shift && !rc)
         rc = nb_gptaq_shift(p, r->job->stats, r->opts.gptaq_alpha, err);
     if (!rc) rc = nb_block_solution_init(&r->best, &r->b, arena, err);
     if (!rc) rc = nb_block_solution_init(&r->trial, &r->b, arena, err);
@@ -325,10 +317,11 @@ int nb_block_solve(const struct nb_block_type *type, const struct nb_solve_job *
     struct nb_arena keep;
     nb_arena_init(&keep);
     if (stats && stats->n_tokens > 0 && nb_stats_are_finite(stats)) {
+        rc = nb_hessian_of(&r.hessian, &r.own, stats, err);
         r.importance = nb_arena_alloc(&keep, (size_t)k, sizeof *r.importance);
-        if (!r.importance) rc = nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
-        for (int64_t j = 0; !rc && j < k; j++)
-            r.importance[j] = (float)(stats->h[j * k + j] / (double)stats->n_tokens);
+        if (!rc && !r.importance)
+            rc = nb_fail(err, NB_E_NOMEM, "no memory for %" PRId64 " columns", k);
+        for (int64_t j = 0; !rc && j < k; j++) r.importance[j] = (float)r.hessian->diag[j];
     }
     if (!rc) rc = encode_rows(&r, out, err);
     const bool usable = r.importance && r.b.grid && stats->n_tokens * 8 >= k;
@@ -342,6 +335,7 @@ int nb_block_solve(const struct nb_block_type *type, const struct nb_solve_job *
         }
         if (rc == NB_E_NUMERIC) rc = 0; /* no usable H: the reference's bytes stand */
     }
+    nb_hessian_release(&r.own);
     nb_arena_release(&keep);
     return rc;
 }

@@ -11,7 +11,7 @@
 #define NB_QUANT_BLOCKS_H
 
 #include "base/half.h"
-#include "quant/problem.h"
+#include "quant/hessian.h"
 
 enum {
     NB_SUPER =

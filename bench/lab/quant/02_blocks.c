@@ -38,7 +38,7 @@ static void read_matrix(const char *path, struct nb_fmat *w, struct nb_stats *s)
     *w = (struct nb_fmat){.rows = head[0], .cols = head[1], .ld = head[1]};
     const size_t n = (size_t)(head[0] * head[1]), k = (size_t)head[1];
     w->data = nb_alloc(n, sizeof *w->data);
-    if (nb_stats_init(s, head[1], true, &err)) die(path, err.text);
+    if (nb_stats_init(s, head[1], NB_STATS_CROSS, &err)) die(path, err.text);
     if (!w->data || fread(w->data, sizeof *w->data, n, f) != n) die(path, "short");
     if (fread(s->h, sizeof *s->h, k * k, f) != k * k) die(path, "short");
     if (fread(s->d, sizeof *s->d, k * k, f) != k * k) {

@@ -53,8 +53,9 @@ static void test_dense(void **state)
     assert_ptr_equal(
         w.dense.data.data,
         nb_safetensors_find(m->tensors, "model.layers.1.mlp.down_proj.weight")->data.data);
-    assert_int_equal(nb_model_head(m, &t, &err), 0);
-    assert_string_equal(t.name, "lm_head.weight");
+    struct nb_weight head;
+    assert_int_equal(nb_model_head(m, &arena, &head, &err), 0);
+    assert_string_equal(head.dense.name, "lm_head.weight");
     assert_int_equal(nb_model_tensor(m, "model.norm.weight", &t, &err), 0);
     assert_int_equal(nb_model_tensor(m, "model.nothing", &t, &err), NB_E_FORMAT);
     assert_non_null(strstr(err.text, ": tensor 'model.nothing' is missing"));
@@ -75,7 +76,6 @@ static void test_tied_head_and_biases(void **state)
     struct nb_err err;
     struct nb_arena arena;
     struct nb_weight w;
-    struct nb_tensor t;
     nb_arena_init(&arena);
     json_t *config = tiny_config();
     json_object_set_new(config, "model_type", json_string("qwen2"));
@@ -83,8 +83,9 @@ static void test_tied_head_and_biases(void **state)
     struct tiny_opts o = {.config = config};
     tiny_write(*state, &o);
     struct nb_model *m = opened(*state);
-    assert_int_equal(nb_model_head(m, &t, &err), 0);
-    assert_string_equal(t.name, "model.embed_tokens.weight");
+    assert_int_equal(nb_model_head(m, &arena, &w, &err), 0);
+    assert_string_equal(w.name, "lm_head.weight");
+    assert_string_equal(w.dense.name, "model.embed_tokens.weight");
     assert_int_equal(
         nb_model_linear(m, 0, nb_arch_linear_of(&m->arch, NB_ROLE_K), &arena, &w, &err), 0);
     assert_int_equal(w.bias.rank, 1);

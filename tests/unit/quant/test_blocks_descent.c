@@ -20,6 +20,7 @@ struct start {
     struct layer l;
     struct nb_solve_opts opts;
     struct nb_arena arena;
+    struct nb_hessian h;
     struct nb_block_problem b;
     struct nb_block_solution s;
     double before[32]; /* losses at the start */
@@ -36,7 +37,9 @@ static void set_up(struct start *a, const char *type, int64_t cols)
     nb_arena_init(&a->arena);
     const struct nb_solve_job job = {&a->l.mat, &a->l.stats, &a->opts, a->l.be};
     struct nb_problem *p = &a->b.p;
-    assert_int_equal(nb_problem_init(p, &job, 1e-3, NULL, &a->arena, &err), 0);
+    assert_int_equal(nb_problem_init(p, &job, NULL, &a->arena, &err), 0);
+    assert_int_equal(nb_hessian_init(&a->h, &a->l.stats, &err), 0);
+    nb_problem_set_h(p, &a->h, 1e-3);
     p->spec.symmetric = a->b.grid->lo < 0.0f;
     p->spec.elem.bits = a->b.grid->bits;
     if (a->b.grid->table) p->spec.elem.kind = NB_ELEM_TABLE;
@@ -59,6 +62,7 @@ static void set_up(struct start *a, const char *type, int64_t cols)
 
 static void tear_down(struct start *a)
 {
+    nb_hessian_release(&a->h);
     nb_arena_release(&a->arena);
     layer_release(&a->l);
 }
