@@ -74,7 +74,8 @@ static int stream_open(struct stream *s, const struct nb_model *model, struct nb
     struct nb_tensor norm;
     int rc = nb_model_tensor(model, a->norm_name, &norm, err);
     if (!rc) nb_to_f32(s->norm, norm.data.data, norm.dtype, d);
-    for (size_t i = 0; i < d && a->norm_offset != 0 && !rc; i++) s->norm[i] += (float)a->norm_offset;
+    for (size_t i = 0; i < d && a->norm_offset != 0 && !rc; i++)
+        s->norm[i] += (float)a->norm_offset;
     return rc ? rc : open_head(s, err);
 }
 

@@ -194,7 +194,8 @@ def tiny_model(folder, name):
         raise Skip("python has no torch and transformers") from e
     shape = dict(vocab_size=8192, hidden_size=256, intermediate_size=512, num_hidden_layers=6, num_attention_heads=4,
                  num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=0, eos_token_id=0)
-    gemma = dict(head_dim=32, sliding_window=100, query_pre_attn_scalar=24, hidden_activation="gelu_pytorch_tanh")
+    gemma = dict(head_dim=32, sliding_window=100, query_pre_attn_scalar=32,  # GGUF has no key for another than head_dim
+                  hidden_activation="gelu_pytorch_tanh")
     base, more = {
         "llama": ("Llama", dict(tie_word_embeddings=False)),
         "llama3": ("Llama", dict(tie_word_embeddings=True, rope_scaling=dict(
