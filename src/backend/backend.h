@@ -135,9 +135,9 @@ struct nb_gemm {
 void nb_gemm_run(struct nb_backend *be, const struct nb_gemm *g);
 
 struct nb_token_sum {
-    double *out;     /* [K,K] */
-    const float *a;  /* [m,K], rows ld apart */
-    const float *b;  /* the same, cross only */
+    double *out;    /* [K,K] */
+    const float *a; /* [m,K], rows ld apart */
+    const float *b; /* the same, cross only */
     int64_t m, ld, k;
 };
 /* out, upper triangle incl. diagonal, += sum over m of a_m a_m^T (raw sum). Products in f32 blocks of at

@@ -66,7 +66,7 @@ enum {
     SUM_TILE = 224, /* at most; whole panels of 14, 32 and 16 */
     PANEL_BYTES = 64 << 20,
 };
-_Static_assert(SUM_TILE * SUM_TILE <= NB_SCRATCH_MIN_FLOATS,
+_Static_assert(SUM_TILE *SUM_TILE <= NB_SCRATCH_MIN_FLOATS,
                "the sums of a tile must fit the scratch");
 
 struct sum_run {
@@ -161,11 +161,8 @@ static void sum_products(const struct sum_run *run, const struct sum_part *p, in
 {
     const struct nb_cpu_ops *ops = &run->be->ops;
     const nb_tile_f32_fn fn = run->bf16 ? ops->tile_bf16 : ops->tile_f32;
-    struct nb_tile_f32 t = {.k = depth(run, tokens),
-                            .lda = ops->mr,
-                            .ldb = ops->nr,
-                            .ldc = p->width,
-                            .add = more};
+    struct nb_tile_f32 t = {
+        .k = depth(run, tokens), .lda = ops->mr, .ldb = ops->nr, .ldc = p->width, .add = more};
     for (int64_t i = 0; i < p->rows; i += ops->mr) {
         t.rows = (int)least(ops->mr, p->rows - i);
         t.a = p->a + i * t.k;

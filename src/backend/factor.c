@@ -206,8 +206,7 @@ static int64_t factor_diagonal(const struct column *c)
 {
     memset(c->inverse, 0, (size_t)(NB * NB) * sizeof *c->inverse);
     for (int64_t i = 0; i < c->width; i++) {
-        for (int64_t j = 0; j <= i; j++)
-            c->inverse[i * NB + j] = get(&c->a, c->j0 + i, c->j0 + j);
+        for (int64_t j = 0; j <= i; j++) c->inverse[i * NB + j] = get(&c->a, c->j0 + i, c->j0 + j);
     }
     int64_t bad = factor_small(c->inverse, c->width, NB);
     if (bad) return bad;

@@ -169,8 +169,9 @@ struct
     nb_module_spec { /* one linear of the output, for the config; spec.group_cols as asked for (-1: K) */
     char path[NB_NAME_MAX * 2]; /* "model.layers.0.self_attn.q_proj" */
     bool quantized;
-    struct nb_qspec spec; /* when quantized */
-    bool desc_act;        /* true col_group (act-order with g_idx) */
+    struct nb_qspec spec;              /* when quantized */
+    bool desc_act;                     /* true col_group (act-order with g_idx) */
+    const struct nb_block_type *block; /* how a GGUF file holds it, quantized or not; else NULL */
 };
 
 struct nb_checkpoint_info { /* what the config needs to know about the run */

@@ -150,7 +150,7 @@ static int choose_types(struct nb_gguf_out *o, struct nb_err *err)
                                   .n_layers = a->n_layers,
                                   .n_heads = a->n_heads,
                                   .n_kv_heads = a->n_kv_heads,
-                                  .imatrix = o->opts.imatrix != NULL};
+                                  .imatrix = o->opts.imatrix || o->opts.calibrated};
     struct nb_gguf_shape *shapes = nb_calloc(o->n, sizeof *shapes);
     const struct nb_block_type **types = nb_calloc(o->n, sizeof(struct nb_block_type *));
     int rc = shapes && types ? 0 : nb_fail(err, NB_E_NOMEM, "no memory for %zu types", o->n);
@@ -270,6 +270,16 @@ const struct nb_gguf_item *nb_gguf_out_at(const struct nb_gguf_out *o, size_t i)
 size_t nb_gguf_out_linear(const struct nb_gguf_out *o, int64_t layer, int linear)
 {
     return o->by_linear[layer * o->model->arch.n_linears + linear];
+}
+
+size_t nb_gguf_out_head(const struct nb_gguf_out *o)
+{
+    size_t embedding = 0;
+    for (size_t i = 0; i < o->n; i++) {
+        if (!strcmp(o->items[i].item.name, "output.weight")) return i;
+        if (!strcmp(o->items[i].item.name, "token_embd.weight")) embedding = i;
+    }
+    return embedding;
 }
 
 uint64_t nb_gguf_out_bytes(const struct nb_gguf_out *o)

@@ -29,6 +29,7 @@ struct nb_gguf_out_opts {
     const char *imatrix_name;         /* its file, for metadata: only the bare name is kept */
     const char *name;                 /* general.name; NULL: the bare name of the model's folder */
     bool requantize;                  /* take a source that is in blocks already; else NB_E_SPEC */
+    bool calibrated; /* the caller has statistics of its own: types as with an importance matrix */
 };
 
 struct nb_gguf_item {   /* one tensor of the file */
@@ -55,6 +56,8 @@ void nb_gguf_out_free(
 
 size_t nb_gguf_out_count(const struct nb_gguf_out *o);
 const struct nb_gguf_item *nb_gguf_out_at(const struct nb_gguf_out *o, size_t i);
+/* Index of the head's weight: output.weight, or the embedding's when it is tied. */
+size_t nb_gguf_out_head(const struct nb_gguf_out *o);
 /* Index of the weight of a linear. Every layer has all of them. */
 size_t nb_gguf_out_linear(const struct nb_gguf_out *o, int64_t layer, int linear);
 uint64_t nb_gguf_out_bytes(const struct nb_gguf_out *o); /* of all tensors */
@@ -74,6 +77,14 @@ int nb_gguf_out_put_rows(struct nb_gguf_out *o, size_t i, const float *w, struct
 /* Item i from codes whose spec is that of the item's type (nb_block_qspec). */
 int nb_gguf_out_put_qmat(struct nb_gguf_out *o, size_t i, const struct nb_qmat *q,
                          struct nb_err *err);
+/* Rows [row0, row0 + n) of item i as bytes of its type. A part only where GGUF's rows are in Hugging Face's
+ * order (not q and k of a llama). */
+struct nb_gguf_rows {
+    int64_t row0, n;
+    const unsigned char *bytes;
+};
+int nb_gguf_out_put_blocks(struct nb_gguf_out *o, size_t i, const struct nb_gguf_rows *rows,
+                           struct nb_err *err);
 /* Item i was written by an earlier run. NB_E_FORMAT when the file had to be created anew. */
 int nb_gguf_out_mark(struct nb_gguf_out *o, size_t i, struct nb_err *err);
 int nb_gguf_out_sync(struct nb_gguf_out *o, struct nb_err *err);

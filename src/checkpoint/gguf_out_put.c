@@ -264,3 +264,25 @@ int nb_gguf_out_put_qmat(struct nb_gguf_out *o, size_t i, const struct nb_qmat *
     nb_free(out);
     return rc;
 }
+
+int nb_gguf_out_put_blocks(struct nb_gguf_out *o, size_t i, const struct nb_gguf_rows *rows,
+                           struct nb_err *err)
+{
+    const struct nb_gguf_planned *p = &o->items[i];
+    const struct nb_gguf_item *it = &p->item;
+    const size_t row_bytes = nb_block_row_bytes(it->type, it->cols);
+    const size_t bytes = (size_t)rows->n * row_bytes;
+    if (p->change != NB_ARCH_GGUF_PERMUTE_ROWS) {
+        return nb_gguf_writer_put_at(o->writer, it->name, (uint64_t)rows->row0 * row_bytes,
+                                     rows->bytes, bytes, err);
+    }
+    unsigned char *out = rows->n == it->rows ? nb_alloc(bytes, 1) : NULL;
+    if (!out) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", it->name);
+    for (int64_t r = 0; r < it->rows; r++) {
+        memcpy(out + (size_t)r * row_bytes,
+               rows->bytes + (size_t)source_row(p, false, r) * row_bytes, row_bytes);
+    }
+    int rc = nb_gguf_writer_put(o->writer, it->name, out, bytes, err);
+    nb_free(out);
+    return rc;
+}

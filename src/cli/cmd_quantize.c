@@ -122,6 +122,10 @@ static int emit(struct nb_cli *cli, const struct nb_quantize_opts *q,
         (json_int_t)r->bytes, "bytes_source", (json_int_t)r->bytes_source, "bits_per_weight",
         nb_cli_real(r->bits_per_weight), "seconds", nb_cli_real(r->seconds), "peak_rss_bytes",
         (json_int_t)r->peak_rss_bytes, "resumed", (int)r->resumed, "dry_run", (int)q->dry_run);
+    if (o && r->scheme[0]) {
+        json_object_set_new(o, "scheme", json_string(r->scheme));
+        json_object_set_new(o, "notes", nb_cli_lines(&r->notes));
+    }
     if (o) {
         json_object_set_new(o, "calibration",
                             json_pack("{s:I, s:I, s:s}", "tokens", (json_int_t)r->calib_tokens,
@@ -142,7 +146,9 @@ static int emit(struct nb_cli *cli, const struct nb_quantize_opts *q,
 static void print_what(const struct nb_quantize_opts *q, const struct nb_quantize_report *r)
 {
     printf("%s: method %s, format %s", q->out_dir, r->method, r->format);
-    if (r->bits) {
+    if (r->scheme[0]) {
+        printf(", %s, %.3f bits per weight in the layers", r->scheme, r->bits_per_weight);
+    } else if (r->bits) {
         printf(", %d bits %s group %" PRId64 ", %.3f bits per weight with scales", r->bits,
                r->sym ? "sym" : "asym", r->group, r->bits_per_weight);
     }
@@ -150,6 +156,7 @@ static void print_what(const struct nb_quantize_opts *q, const struct nb_quantiz
            " dropped of %" PRId64 "\n",
            r->tensors_quantized, r->tensors_copied, r->tensors_tied, r->tensors_dropped,
            r->tensors_source);
+    nb_cli_print_notes(&r->notes);
 }
 
 static void print_plan(const struct nb_quantize_opts *q, const struct nb_quantize_report *r)
@@ -232,13 +239,19 @@ static int open_gate(struct nb_gate *gate, const struct nb_quantize_words *w,
 static int run(struct nb_cli *cli, const void *opts, struct nb_err *err)
 {
     const struct nb_quantize_words *w = opts;
-    if (nb_cli_wants_gguf(w)) return nb_cli_quantize_gguf(cli, w, err);
+    const bool file = nb_cli_wants_gguf(w);
+    if (file && nb_cli_encodes_gguf(w)) return nb_cli_quantize_gguf(cli, w, err);
     struct nb_quantize_plan *plan = nb_xalloc(sizeof *plan);
     struct nb_gate gate = {.cli = cli};
     struct nb_runtime rt = {0};
     char *dir = NULL, tolerance[160];
-    int rc = nb_quantize_plan_make(plan, w, err);
+    struct nb_gguf_opts gguf;
+    struct nb_quantize_words own = *w;
+    int rc = file ? nb_cli_gguf_words(w, &gguf, err) : 0;
+    if (file) own.scheme = own.format = NULL; /* they are the file's */
+    if (!rc) rc = nb_quantize_plan_make(plan, &own, err);
     struct nb_quantize_opts *q = &plan->opts;
+    if (file) q->gguf = &gguf;
     nb_tolerance_default(&gate.tolerance);
     if (!rc && w->gate) rc = nb_tolerance_parse(w->gate, &gate.tolerance, err);
     if (!rc) rc = nb_locate_model(cli->args[0], &dir, err);

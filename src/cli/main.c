@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * main.c - the program nibble: finds the command, lets it run, turns its status into text and exit code. */
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -92,8 +93,19 @@ static int run_command(struct nb_cli *cli, int argc, char **argv, struct nb_err 
     return rc;
 }
 
+/* Matrices go back to the system when they are freed. By default glibc raises the limit above which it maps
+ * with every block freed, and keeps hundreds of megabytes in its heap after some layers. */
+static void keep_memory_low(void)
+{
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 4 << 20);
+#endif
+}
+
 int main(int argc, char **argv)
 {
+    keep_memory_low();
     struct nb_cli cli = {0};
     struct nb_err err = {0};
     int rc = 0;

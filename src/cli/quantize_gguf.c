@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "api/api.h"
 #include "base/clock.h"
@@ -146,20 +147,55 @@ int nb_cli_write_gguf(struct nb_cli *cli, const char *name, const struct nb_gguf
 
 /* ---- nibble quantize ---- */
 
-static int check_words(const struct nb_quantize_words *w, struct nb_err *err)
+static bool is_float(const char *scheme)
 {
+    return scheme && (!strcasecmp(scheme, "F32") || !strcasecmp(scheme, "F16") ||
+                      !strcasecmp(scheme, "BF16"));
+}
+
+bool nb_cli_encodes_gguf(const struct nb_quantize_words *w)
+{
+    if (w->method) return !strcmp(w->method, "rtn") || !strcmp(w->method, "none");
+    return w->imatrix || is_float(w->scheme) || (w->effort && !strcmp(w->effort, "fast"));
+}
+
+int nb_cli_gguf_words(const struct nb_quantize_words *w, struct nb_gguf_opts *o, struct nb_err *err)
+{
+    const bool encodes = nb_cli_encodes_gguf(w);
+    const bool none = w->method && !strcmp(w->method, "none");
+    *o = (struct nb_gguf_opts){.out = w->out,
+                               .scheme = w->scheme ? w->scheme
+                                         : none    ? NULL
+                                                   : "Q4_K_M",
+                               .tensor_types = w->tensor_type.items,
+                               .n_tensor_types = w->tensor_type.n,
+                               .output_type = w->output_type,
+                               .embedding_type = w->embedding_type,
+                               .imatrix = w->imatrix,
+                               .pure = w->pure,
+                               .requantize = w->requantize,
+                               .overwrite = w->overwrite,
+                               .dry_run = w->dry_run,
+                               .max_part_bytes = w->shard_size};
     if (!w->out) {
         nb_fail(err, NB_E_USAGE, "the output file is missing");
         return nb_err_hint(err, "give it with -o FILE.gguf");
-    }
-    if (w->method && strcmp(w->method, "rtn") && strcmp(w->method, "none")) {
-        return nb_fail(err, NB_E_SPEC, "method '%s' is not available for gguf; possible: rtn, none",
-                       w->method);
     }
     if (w->bits || w->group || w->sym || w->asym || w->config || w->bits_for.n) {
         nb_fail(err, NB_E_USAGE,
                 "a gguf file takes its types from --scheme, not from bits and group");
         return nb_err_hint(err, "example: --scheme Q4_K_M");
+    }
+    if (w->ignore.n || w->include.n) {
+        nb_fail(err, NB_E_USAGE, "a gguf file has no modules to ignore or include");
+        return nb_err_hint(err, "example: --tensor-type 'ffn_down=Q8_0'");
+    }
+    if (!encodes && w->imatrix) {
+        nb_fail(
+            err, NB_E_USAGE,
+            "option '--imatrix': method '%s' has statistics of its own from the calibration text",
+            w->method ? w->method : "best");
+        return nb_err_hint(err, "for encoding with importances alone: --method rtn");
     }
     if (w->gate && w->no_gate)
         return nb_fail(err, NB_E_USAGE, "options '--gate' and '--no-gate' exclude each other");
@@ -183,22 +219,8 @@ int nb_cli_quantize_gguf(struct nb_cli *cli, const struct nb_quantize_words *w, 
     struct nb_gate gate = {.cli = cli};
     struct nb_runtime rt = {0};
     char *model = NULL;
-    bool none = w->method && !strcmp(w->method, "none");
-    struct nb_gguf_opts o = {.out = w->out,
-                             .scheme = w->scheme ? w->scheme
-                                       : none    ? NULL
-                                                 : "Q4_K_M",
-                             .tensor_types = w->tensor_type.items,
-                             .n_tensor_types = w->tensor_type.n,
-                             .output_type = w->output_type,
-                             .embedding_type = w->embedding_type,
-                             .imatrix = w->imatrix,
-                             .pure = w->pure,
-                             .requantize = w->requantize,
-                             .overwrite = w->overwrite,
-                             .dry_run = w->dry_run,
-                             .max_part_bytes = w->shard_size};
-    int rc = check_words(w, err);
+    struct nb_gguf_opts o;
+    int rc = nb_cli_gguf_words(w, &o, err);
     nb_tolerance_default(&gate.tolerance);
     if (!rc && w->gate) rc = nb_tolerance_parse(w->gate, &gate.tolerance, err);
     if (!rc) rc = nb_locate_model(cli->args[0], &model, err);

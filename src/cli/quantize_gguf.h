@@ -8,6 +8,11 @@
 
 /* --format gguf, or an output that ends in .gguf and no other format. */
 bool nb_cli_wants_gguf(const struct nb_quantize_words *w);
+/* Encoding alone will do: no method asked for that needs calibration, or importances are given. */
+bool nb_cli_encodes_gguf(const struct nb_quantize_words *w);
+/* Checks what the words mean for a GGUF file; o points into w. NB_E_USAGE. */
+int nb_cli_gguf_words(const struct nb_quantize_words *w, struct nb_gguf_opts *o,
+                      struct nb_err *err);
 int nb_cli_quantize_gguf(struct nb_cli *cli, const struct nb_quantize_words *w, struct nb_err *err);
 
 /* Runs it and prints the result as command `name`. opts->gate and so on are the caller's. */

@@ -113,6 +113,19 @@ int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const in
     return rc ? rc : embed(&model->arch, &table, ids, n, h, err);
 }
 
+int nb_layer_final_norm(const struct nb_model *model, struct nb_backend *be, const float *h,
+                        int64_t n, float *out, struct nb_err *err)
+{
+    const struct nb_arch *a = &model->arch;
+    float *weight = NULL;
+    int rc = nb_model_norm_weight(&weight, model, a->norm_name, a->hidden_size, err);
+    if (!rc) {
+        nb_rmsnorm(be, &(struct nb_norm){weight, a->hidden_size, a->rms_norm_eps}, out, h, n);
+    }
+    nb_free(weight);
+    return rc;
+}
+
 /* ---- whole sequences ---- */
 
 /* Two inputs, the scratch of a pass, keys and values: what a sequence of t tokens needs beside

@@ -75,6 +75,9 @@ int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bia
  * without), writable (AWQ folds): name as arch->attn_norm_name / mlp_norm_name. */
 float *nb_layer_norm(struct nb_layer *l, enum nb_input input);
 
+/* out [n, hidden] = final norm of h [n, hidden]: the input of the head. */
+int nb_layer_final_norm(const struct nb_model *model, struct nb_backend *be, const float *h,
+                        int64_t n, float *out, struct nb_err *err);
 /* Embeds n tokens: h[n, hidden_size]. */
 int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids,
                    int64_t n, float *h, struct nb_err *err);

@@ -57,8 +57,8 @@ static void put_recipe(const struct nb_run *r, struct nb_strbuf *b)
                      " tied, %" PRId64 " dropped of %" PRId64 " |\n",
                      q->tensors_quantized, q->tensors_copied, q->tensors_tied, q->tensors_dropped,
                      q->tensors_source);
-    nb_strbuf_printf(b, "| weight bytes | %" PRIu64 " (source %" PRIu64 ") |\n",
-                     nb_st_writer_bytes(r->writer), q->bytes_source);
+    nb_strbuf_printf(b, "| weight bytes | %" PRIu64 " (source %" PRIu64 ") |\n", r->sink->bytes(r),
+                     q->bytes_source);
     if (r->recipe.calibrates) {
         nb_strbuf_printf(b,
                          "| calibration | %" PRId64 " windows x %" PRId64 " tokens, seed %" PRIu64

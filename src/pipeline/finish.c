@@ -158,7 +158,7 @@ static json_t *ledger_json(const struct nb_run *r)
 }
 
 /* Every file of the output but the manifest itself. */
-static int hash_files(struct nb_run *r, json_t *files, struct nb_err *err)
+static int hash_files(struct nb_run *r, const char *manifest, json_t *files, struct nb_err *err)
 {
     char **names;
     size_t n;
@@ -166,7 +166,7 @@ static int hash_files(struct nb_run *r, json_t *files, struct nb_err *err)
     if (rc) return rc;
     r->report->bytes = 0;
     for (size_t i = 0; i < n && !rc; i++) {
-        if (names[i][0] == '.' || !strcmp(names[i], "manifest.json")) continue;
+        if (names[i][0] == '.' || !strcmp(names[i], manifest)) continue;
         char *path = nb_path_join(r->partial, names[i]);
         char sha[NB_SHA256_HEX] = "";
         uint64_t bytes = 0;
@@ -186,7 +186,12 @@ static int hash_files(struct nb_run *r, json_t *files, struct nb_err *err)
 static int write_manifest(struct nb_run *r, struct nb_err *err)
 {
     json_t *files = json_object();
-    int rc = hash_files(r, files, err);
+    struct nb_strbuf name; /* a file has its manifest beside it */
+    nb_strbuf_init(&name);
+    const char *slash = r->file ? strrchr(r->file, '/') : NULL;
+    if (r->file) nb_strbuf_printf(&name, "%s.", slash ? slash + 1 : r->file);
+    nb_strbuf_puts(&name, "manifest.json");
+    int rc = hash_files(r, nb_strbuf_cstr(&name), files, err);
     json_t *calib =
         r->recipe.calibrates
             ? json_pack("{s:I, s:I, s:s, s:s}", "samples", (json_int_t)r->windows.n_windows,
@@ -203,8 +208,9 @@ static int write_manifest(struct nb_run *r, struct nb_err *err)
     nb_strbuf_init(&text);
     if (!rc) rc = nb_json_dump(m, true, &text, err);
     nb_strbuf_putc(&text, '\n');
-    if (!rc) rc = write_in_partial(r, "manifest.json", &text, err);
-    r->report->bytes += text.len;
+    if (!rc) rc = write_in_partial(r, nb_strbuf_cstr(&name), &text, err);
+    if (!r->file) r->report->bytes += text.len;
+    nb_strbuf_release(&name);
     nb_strbuf_release(&text);
     json_decref(m);
     return rc;
@@ -215,7 +221,8 @@ static int run_gate(struct nb_run *r, struct nb_err *err)
     if (!r->opts->gate) return 0;
     struct nb_progress_event e = {.phase = "gate", .loss = -1};
     nb_progress_report(r->progress, &e);
-    int rc = r->opts->gate(r->opts->gate_ctx, r->partial, &r->windows, &r->report->gate, err);
+    int rc = r->opts->gate(r->opts->gate_ctx, r->file ? r->file : r->partial, &r->windows,
+                           &r->report->gate, err);
     r->report->has_gate = rc == 0;
     return rc ? nb_err_prefix(err, "gate") : 0;
 }
@@ -223,10 +230,10 @@ static int run_gate(struct nb_run *r, struct nb_err *err)
 int nb_run_finish(struct nb_run *r, struct nb_err *err)
 {
     nb_journal_drop_activations(r);
-    int rc = copy_card(r, err);
-    if (!rc) rc = write_config(r, err);
+    int rc = r->file ? 0 : copy_card(r, err);
+    if (!rc && !r->file) rc = write_config(r, err);
     if (!rc) rc = run_gate(r, err);
-    if (!rc) rc = nb_run_write_card(r, err);
+    if (!rc && !r->file) rc = nb_run_write_card(r, err);
     if (!rc) rc = write_manifest(r, err);
     if (!rc) rc = nb_place_publish(r, err);
     if (rc) return rc;

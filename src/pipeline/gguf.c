@@ -11,6 +11,7 @@
 #include "checkpoint/checkpoint.h"
 #include "numeric/block.h"
 #include "pipeline/gguf.h"
+#include "pipeline/gguf_choice.h"
 #include "pipeline/pipeline.h"
 
 struct run {
@@ -20,71 +21,11 @@ struct run {
     struct nb_gguf_report *report;
     struct nb_model *model;
     struct nb_imatrix imatrix;
-    struct nb_gguf_override *overrides;
-    char **patterns; /* of overrides; owned */
+    struct nb_gguf_choice choice;
     struct nb_gguf_out *out;
     char *partial, *work; /* OUT.gguf.partial, and the file in it */
     int lock_fd;
 };
-
-/* ---- options ---- */
-
-static int find_type(const char *name, const char *option, const struct nb_block_type **out,
-                     struct nb_err *err)
-{
-    *out = NULL;
-    if (!name) return 0;
-    *out = nb_block_find(name);
-    if (*out && nb_block_can_encode(*out)) return 0;
-    nb_fail(err, NB_E_USAGE, "%s: '%s' is not a type that can be written", option, name);
-    return nb_err_hint(err, "for example Q4_K, Q6_K, Q8_0, IQ4_XS, F16, BF16, F32");
-}
-
-static int find_overrides(struct run *r, struct nb_err *err)
-{
-    const size_t n = r->opts->n_tensor_types;
-    r->overrides = nb_calloc(n ? n : 1, sizeof *r->overrides);
-    r->patterns = nb_calloc(n ? n : 1, sizeof *r->patterns);
-    if (!r->overrides || !r->patterns)
-        return nb_fail(err, NB_E_NOMEM, "no memory for %zu tensor types", n);
-    for (size_t i = 0; i < n; i++) {
-        const char *word = r->opts->tensor_types[i], *equals = strrchr(word, '=');
-        if (!equals || equals == word) {
-            return nb_fail(err, NB_E_USAGE, "tensor type: expected PATTERN=TYPE, found '%s'", word);
-        }
-        r->patterns[i] = nb_xstrdup(word);
-        r->patterns[i][equals - word] = '\0';
-        r->overrides[i].pattern = r->patterns[i];
-        int rc = find_type(equals + 1, "tensor type", &r->overrides[i].type, err);
-        if (rc) return rc;
-    }
-    return 0;
-}
-
-static const char *float_scheme(const struct nb_model *m)
-{
-    return m->arch.dtype == NB_F16 ? "F16" : m->arch.dtype == NB_F32 ? "F32" : "BF16";
-}
-
-static int make_rules(struct run *r, struct nb_gguf_rules *rules, struct nb_err *err)
-{
-    const struct nb_gguf_opts *o = r->opts;
-    const char *scheme = o->scheme ? o->scheme : float_scheme(r->model);
-    rules->preset = nb_gguf_preset_find(scheme);
-    if (!rules->preset) {
-        char names[400];
-        nb_gguf_preset_names(names, sizeof names);
-        return nb_fail(err, NB_E_USAGE, "scheme '%s' is not known; possible: %s", scheme, names);
-    }
-    snprintf(r->report->scheme, sizeof r->report->scheme, "%s", rules->preset->name);
-    int rc = find_overrides(r, err);
-    if (!rc) rc = find_type(o->output_type, "output type", &rules->output, err);
-    if (!rc) rc = find_type(o->embedding_type, "embedding type", &rules->embedding, err);
-    rules->overrides = r->overrides;
-    rules->n_overrides = o->n_tensor_types;
-    rules->pure = o->pure;
-    return rc;
-}
 
 /* ---- places ---- */
 
@@ -193,7 +134,11 @@ static int plan(struct run *r, struct nb_err *err)
     struct nb_gguf_out_opts o = {.name = r->opts->name, .requantize = r->opts->requantize};
     int rc = check_place(r, err);
     if (!rc) rc = nb_model_open(&r->model, r->opts->model, err);
-    if (!rc) rc = make_rules(r, &o.rules, err);
+    if (!rc) rc = nb_gguf_choice_make(&r->choice, r->opts, r->model, err);
+    if (!rc) {
+        o.rules = r->choice.rules;
+        snprintf(r->report->scheme, sizeof r->report->scheme, "%s", o.rules.preset->name);
+    }
     if (!rc && r->opts->imatrix) {
         rc = nb_imatrix_open(&r->imatrix, r->opts->imatrix, err);
         o.imatrix = &r->imatrix;
@@ -263,9 +208,7 @@ static void release(struct run *r)
     nb_gguf_out_free(r->out);
     nb_imatrix_release(&r->imatrix);
     nb_model_close(r->model);
-    for (size_t i = 0; r->patterns && i < r->opts->n_tensor_types; i++) nb_free(r->patterns[i]);
-    nb_free(r->patterns);
-    nb_free(r->overrides);
+    nb_gguf_choice_release(&r->choice);
     nb_free(r->partial);
     nb_free(r->work);
     if (r->lock_fd >= 0) close(r->lock_fd);

@@ -161,8 +161,8 @@ int nb_journal_save(struct nb_run *r, struct nb_err *err)
 {
     char name[16], sha[NB_SHA256_HEX] = "";
     snprintf(name, sizeof name, "hidden.%d", (int)(r->layers_done % 2));
-    bool more = r->layers_done < r->model->arch.n_layers;
-    int rc = nb_st_writer_sync(r->writer, err);
+    bool more = r->layers_done < r->model->arch.n_layers || r->recipe.head;
+    int rc = r->sink->sync(r, err);
     if (!rc && r->recipe.calibrates && more) rc = save_activations(r, name, sha, err);
     if (rc) return rc;
     json_t *j = json_pack("{s:O, s:I, s:O, s:{s:s, s:s}}", "identity", r->identity, "layers_done",

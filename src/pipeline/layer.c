@@ -71,7 +71,7 @@ int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, 
         if (w->bias[i]) {
             nb_to_f32(w->bias[i], weight.bias.data.data, weight.bias.dtype, (size_t)lin->rows);
         }
-        if (!weight.q && !r->recipe.fp_stream)
+        if (r->model->tensors && weight.dense.data.data && !r->recipe.fp_stream)
             nb_safetensors_drop(r->model->tensors, &weight.dense);
         rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
     }
@@ -173,7 +173,7 @@ static void dequant_piece(void *ctx, size_t piece, int thread)
     nb_qmat_dequant_row(d->q, (int64_t)piece, d->to + (int64_t)piece * d->q->cols);
 }
 
-static int record(struct nb_run *r, const struct nb_module_spec *m, const struct nb_solve_report *s)
+int nb_run_record(struct nb_run *r, const struct nb_module_spec *m, const struct nb_solve_report *s)
 {
     struct nb_linear_report *l = &r->report->linears[r->report->n_linears++];
     memcpy(l->name, m->path, sizeof l->name);
@@ -184,35 +184,84 @@ static int record(struct nb_run *r, const struct nb_module_spec *m, const struct
     return json_array_append_new(r->journal_layers, nb_journal_report(l));
 }
 
+struct decode_rows {
+    const struct nb_blocks *from;
+    float *to;
+    int64_t cols;
+};
+
+static void decode_piece(void *ctx, size_t piece, int thread)
+{
+    (void)thread;
+    const struct decode_rows *d = ctx;
+    const struct nb_block_type *t = d->from->type;
+    t->decode(d->from->data + piece * nb_block_row_bytes(t, d->cols),
+              d->to + (int64_t)piece * d->cols, d->cols);
+}
+
+/* The linear as codes of the recipe's solver; its working copy becomes what they mean. */
+static int solve_codes(struct nb_run *r, struct nb_layer_work *w, int i,
+                       const struct nb_solve_job *job, struct nb_solve_report *s,
+                       struct nb_err *err)
+{
+    const struct nb_module_spec *m = nb_recipe_module(&r->recipe, &r->model->arch, w->index, i);
+    const struct nb_solver *solver = r->recipe.solver;
+    struct nb_solve_opts opts = *job->opts;
+    struct nb_solve_job own = *job;
+    struct nb_arena arena;
+    nb_arena_init(&arena);
+    opts.grid.spec = m->spec;
+    own.opts = &opts;
+    if (r->recipe.calibrates && !job->stats) { /* the activations were not finite */
+        solver = nb_solver_find("rtn");
+        opts.grid.clip = NB_CLIP_MSE;
+    }
+    struct nb_qmat q;
+    int rc = solver->solve(&q, &own, &arena, s, err);
+    if (rc) nb_err_prefix(err, "%s", m->path);
+    if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
+    if (!rc) {
+        struct dequant_rows d = {&q, w->w[i]};
+        nb_pool_run(nb_backend_pool(r->be), (size_t)q.rows, dequant_piece, &d);
+    }
+    nb_arena_release(&arena);
+    return rc;
+}
+
+/* The same as blocks of a GGUF file. */
+static int solve_blocks(struct nb_run *r, struct nb_layer_work *w, int i,
+                        const struct nb_solve_job *job, struct nb_solve_report *s,
+                        struct nb_err *err)
+{
+    const struct nb_module_spec *m = nb_recipe_module(&r->recipe, &r->model->arch, w->index, i);
+    const size_t row_bytes = nb_block_row_bytes(m->block, job->w->cols);
+    unsigned char *bytes = nb_alloc((size_t)job->w->rows, row_bytes);
+    if (!bytes) return nb_fail(err, NB_E_NOMEM, "%s: no memory for its blocks", m->path);
+    int rc = nb_block_solve(m->block, job, bytes, s, err);
+    if (rc) nb_err_prefix(err, "%s", m->path);
+    if (!rc) rc = nb_output_gguf_linear(r, w->index, i, bytes, err);
+    if (!rc) {
+        const struct nb_blocks from = {m->block, bytes};
+        struct decode_rows d = {&from, w->w[i], job->w->cols};
+        nb_pool_run(nb_backend_pool(r->be), (size_t)job->w->rows, decode_piece, &d);
+    }
+    nb_free(bytes);
+    return rc;
+}
+
 /* stats NULL though the recipe calibrates: the activations were not finite, so only rounding is left. */
 static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
                         const struct nb_stats *stats, struct nb_err *err)
 {
     const struct nb_arch *arch = &r->model->arch;
     const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
-    struct nb_solve_opts opts = r->recipe.solve;
-    opts.grid.spec = m->spec;
-    struct nb_arena arena;
-    nb_arena_init(&arena);
-    struct nb_qmat q;
     struct nb_solve_report s = {.ladder = ""};
     struct nb_fmat mat = nb_layer_work_matrix(w, arch, i);
-    const struct nb_solver *solver = r->recipe.solver;
-    if (r->recipe.calibrates && !stats) {
-        solver = nb_solver_find("rtn");
-        opts.grid.clip = NB_CLIP_MSE;
-    }
-    const struct nb_solve_job job = {&mat, stats, &opts, r->be};
-    int rc = solver->solve(&q, &job, &arena, &s, err);
-    if (rc) nb_err_prefix(err, "%s", m->path);
-    if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
-    if (!rc) {
-        struct dequant_rows d = {&q, w->w[i]};
-        nb_pool_run(nb_backend_pool(r->be), (size_t)q.rows, dequant_piece, &d);
-        rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
-    }
-    if (!rc && record(r, m, &s)) rc = nb_fail(err, NB_E_NUMERIC, "%s: loss is not finite", m->path);
-    nb_arena_release(&arena);
+    const struct nb_solve_job job = {&mat, stats, &r->recipe.solve, r->be};
+    int rc = m->block ? solve_blocks(r, w, i, &job, &s, err) : solve_codes(r, w, i, &job, &s, err);
+    if (!rc) rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
+    if (!rc && nb_run_record(r, m, &s))
+        rc = nb_fail(err, NB_E_NUMERIC, "%s: loss is not finite", m->path);
     return rc;
 }
 
@@ -290,7 +339,7 @@ static int put_changed(struct nb_run *r, struct nb_layer_work *w, struct nb_err 
     const char *norms[NB_INPUT_COUNT] = {
         [NB_INPUT_ATTN] = arch->attn_norm_name, [NB_INPUT_MLP] = arch->mlp_norm_name};
     char name[NB_NAME_MAX * 2];
-    int rc = nb_output_copy(r, w->index, err);
+    int rc = r->sink->copy(r, w->index, err);
     for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
         if (!w->norm_changed[k]) continue;
         nb_arch_name(arch, w->index, norms[k], name);
@@ -343,7 +392,7 @@ int nb_run_layer(struct nb_run *r, int64_t layer, struct nb_err *err)
         if (nb_progress_stop(r->progress)) rc = nb_fail(err, NB_E_INTERRUPTED, "interrupted");
         if (!rc) rc = solve_input(r, &w, (enum nb_input)k, err);
     }
-    bool more = layer + 1 < r->model->arch.n_layers;
+    bool more = layer + 1 < r->model->arch.n_layers || r->recipe.head;
     if (!rc && r->recipe.calibrates && more) rc = finish_stream(r, w.engine, &r->h, &r->x, err);
     if (!rc && w.engine_fp && more) rc = finish_stream(r, w.engine_fp, &r->h_fp, &r->x_fp, err);
     if (!rc) rc = put_changed(r, &w, err);

@@ -104,7 +104,7 @@ static int plan_quantized(struct nb_run *r, const struct nb_ledger_entry *e, str
     return 0;
 }
 
-int nb_output_plan(struct nb_run *r, struct nb_err *err)
+static int plan(struct nb_run *r, struct nb_err *err)
 {
     int rc = make_ledger(r, err);
     if (rc) return rc;
@@ -120,17 +120,7 @@ int nb_output_plan(struct nb_run *r, struct nb_err *err)
     return rc;
 }
 
-int nb_output_open(struct nb_run *r, struct nb_err *err)
-{
-    struct nb_st_writer_opts o = {
-        .dir = r->partial, .max_shard_bytes = r->opts->max_shard_bytes, .resume = r->resumed};
-    int rc = nb_st_writer_open(r->writer, &o, err);
-    if (rc) return rc;
-    rc = nb_output_mark_done(r, r->layers_done, err);
-    return rc ? nb_err_hint(err, "the work folder was damaged; --restart begins anew") : 0;
-}
-
-int nb_output_copy(struct nb_run *r, int64_t layer, struct nb_err *err)
+static int copy(struct nb_run *r, int64_t layer, struct nb_err *err)
 {
     for (size_t i = 0; i < r->n_ledger; i++) {
         const struct nb_ledger_entry *e = &r->ledger[i];
@@ -189,7 +179,7 @@ static int mark_entry(struct nb_run *r, const struct nb_ledger_entry *e, struct 
     return rc;
 }
 
-int nb_output_mark_done(struct nb_run *r, int64_t layers, struct nb_err *err)
+static int mark_done(struct nb_run *r, int64_t layers, struct nb_err *err)
 {
     for (size_t i = 0; i < r->n_ledger; i++) {
         if (r->ledger[i].layer < 0 || r->ledger[i].layer >= layers) continue;
@@ -198,3 +188,35 @@ int nb_output_mark_done(struct nb_run *r, int64_t layers, struct nb_err *err)
     }
     return 0;
 }
+
+static int open_writer(struct nb_run *r, struct nb_err *err)
+{
+    struct nb_st_writer_opts o = {
+        .dir = r->partial, .max_shard_bytes = r->opts->max_shard_bytes, .resume = r->resumed};
+    int rc = nb_st_writer_open(r->writer, &o, err);
+    if (rc) return rc;
+    rc = mark_done(r, r->layers_done, err);
+    return rc ? nb_err_hint(err, "the work folder was damaged; --restart begins anew") : 0;
+}
+
+static uint64_t bytes(const struct nb_run *r)
+{
+    return nb_st_writer_bytes(r->writer);
+}
+
+static int sync_writer(struct nb_run *r, struct nb_err *err)
+{
+    return nb_st_writer_sync(r->writer, err);
+}
+
+static int close_writer(struct nb_run *r, struct nb_err *err)
+{
+    return nb_st_writer_finish(r->writer, err);
+}
+
+const struct nb_sink nb_sink_folder = {.plan = plan,
+                                       .bytes = bytes,
+                                       .open = open_writer,
+                                       .copy = copy,
+                                       .sync = sync_writer,
+                                       .close = close_writer};

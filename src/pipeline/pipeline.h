@@ -51,6 +51,9 @@ struct nb_quantize_opts {
     size_t n_bits_for;
     uint64_t memory_bytes;    /* for calibration activations in RAM; 0: half of what is free */
     uint64_t max_shard_bytes; /* 0: the container's default */
+    const struct nb_gguf_opts
+        *gguf; /* the file's scheme and types; NULL: a folder is made. out_dir is the
+                                      * file; format, bits, group, sym, ignore, include are not for it */
     bool restart, overwrite, dry_run, allow_nonfinite;
     nb_gate_fn gate; /* NULL: no gate, the card says "not verified" */
     void *gate_ctx;
@@ -68,9 +71,11 @@ struct nb_linear_report {
 
 struct nb_quantize_report {
     char method[32], format[32];
+    char scheme[16]; /* of a GGUF file */
     int bits;
     int64_t group;
     bool sym;
+    struct nb_strbuf notes;           /* one line each: what the file cannot say of the model */
     struct nb_linear_report *linears; /* owned; nb_quantize_report_release */
     size_t n_linears;
     int64_t tensors_source, tensors_quantized, tensors_copied, tensors_tied, tensors_dropped;

@@ -56,6 +56,22 @@ static int check_name(const char *out, struct nb_err *err)
     return nb_err_hint(err, "give a new folder with -o");
 }
 
+static int open_file(struct nb_run *r, struct nb_err *err)
+{
+    const char *slash = strrchr(r->out, '/'), *name = slash ? slash + 1 : r->out;
+    const size_t n = strlen(name), suffix = strlen(".gguf");
+    if (n <= suffix || strcmp(name + n - suffix, ".gguf")) {
+        nb_fail(err, NB_E_USAGE, "%s: is not the name of a GGUF file", r->out);
+        return nb_err_hint(err, "give one that ends in .gguf with -o");
+    }
+    r->file = nb_path_join(r->partial, name);
+    if (r->opts->dry_run || !nb_path_exists(r->out)) return 0;
+    if (r->opts->overwrite && !nb_path_is_dir(r->out)) return 0;
+    nb_fail(err, NB_E_EXISTS, "%s: exists already", r->out);
+    return nb_err_hint(err, "give another name with -o%s",
+                       nb_path_is_dir(r->out) ? "" : ", or --overwrite to replace it");
+}
+
 int nb_place_open(struct nb_run *r, struct nb_err *err)
 {
     const struct nb_quantize_opts *o = r->opts;
@@ -74,6 +90,7 @@ int nb_place_open(struct nb_run *r, struct nb_err *err)
                 r->out);
         return nb_err_hint(err, "give another folder with -o");
     }
+    if (o->gguf) return open_file(r, err);
     if (o->dry_run || !nb_path_exists(r->out)) return 0;
     if (!o->overwrite) {
         nb_fail(err, NB_E_EXISTS, "%s: exists already", r->out);
@@ -114,8 +131,35 @@ static int move_old_away(struct nb_run *r, const char *old, struct nb_err *err)
     return rc ? rc : nb_rename(r->out, old, err);
 }
 
+/* The manifest and the parts go beside the place of OUT, the file that stands for the model last. */
+static int publish_files(struct nb_run *r, struct nb_err *err)
+{
+    char **names, *parent = nb_path_parent(r->out);
+    size_t n = 0;
+    int rc = nb_dir_list(r->partial, &names, &n, err);
+    for (int last = 0; last <= 1 && !rc; last++) {
+        for (size_t i = 0; i < n && !rc; i++) {
+            const size_t len = strlen(names[i]);
+            const bool model = len > 5 && !strcmp(names[i] + len - 5, ".gguf");
+            if (names[i][0] == '.' || model != (last == 1)) continue;
+            char *from = nb_path_join(r->partial, names[i]), *to = nb_path_join(parent, names[i]);
+            if (model && nb_path_exists(to) && !r->opts->overwrite)
+                rc = nb_fail(err, NB_E_EXISTS, "%s: exists already", to);
+            if (!rc) rc = nb_rename(from, to, err);
+            nb_free(from);
+            nb_free(to);
+        }
+    }
+    if (!rc) rc = nb_dir_sync(parent, err);
+    if (!rc) rc = nb_dir_remove_all(r->partial, err);
+    nb_dir_list_free(names, n);
+    nb_free(parent);
+    return rc;
+}
+
 int nb_place_publish(struct nb_run *r, struct nb_err *err)
 {
+    if (r->file) return publish_files(r, err);
     char *old = nb_path_join(r->work, "replaced"), *parent = nb_path_parent(r->out);
     char *work = nb_path_join(r->out, NB_WORK_NAME);
     int rc = nb_dir_sync(r->partial, err);

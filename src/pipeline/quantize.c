@@ -17,7 +17,7 @@ static int open_source(struct nb_run *r, struct nb_err *err)
 {
     int rc = nb_model_open(&r->model, r->opts->model_dir, err);
     if (rc) return rc;
-    if (r->model->gguf) {
+    if (r->model->gguf && !r->opts->gguf) {
         nb_fail(err, NB_E_SPEC, "%s: a GGUF file can only become another one (--format gguf)",
                 r->opts->model_dir);
         return nb_err_hint(err, "for other formats make a folder of it first: nibble convert");
@@ -27,9 +27,11 @@ static int open_source(struct nb_run *r, struct nb_err *err)
                 r->model->checkpoint->name);
         return nb_err_hint(err, "give the float model it was made from");
     }
-    rc = nb_recipe_make(&r->recipe, r->opts, r->model, err);
+    r->sink = r->opts->gguf ? &nb_sink_gguf : &nb_sink_folder;
+    if (r->opts->gguf) rc = nb_output_gguf_types(r, err);
+    if (!rc) rc = nb_recipe_make(&r->recipe, r->opts, r->model, r->gguf, err);
     if (rc || !r->recipe.calibrates) return rc;
-    rc = nb_tokenizer_open(&r->tokenizer, r->opts->model_dir, err);
+    rc = nb_model_tokenizer(&r->tokenizer, r->model, err);
     if (rc) return rc;
     if (nb_tokenizer_size(r->tokenizer) > r->model->arch.vocab_size) {
         return nb_fail(
@@ -48,24 +50,47 @@ static int open_source(struct nb_run *r, struct nb_err *err)
     return 0;
 }
 
+static int add_input(json_t *inputs, const char *path, const char *name, struct nb_err *err)
+{
+    char sha[NB_SHA256_HEX];
+    int rc = nb_sha256_file(path, sha, err);
+    if (!rc && json_object_set_new(inputs, name, json_string(sha)))
+        rc = nb_fail(err, NB_E_FORMAT, "%s: the name is not UTF-8 and cannot be listed", path);
+    return rc;
+}
+
+static int add_folder_input(const struct nb_run *r, json_t *inputs, const char *name,
+                            struct nb_err *err)
+{
+    char *path = nb_path_join(r->opts->model_dir, name);
+    int rc = add_input(inputs, path, name, err);
+    nb_free(path);
+    return rc;
+}
+
+static int list_inputs(const struct nb_run *r, json_t *inputs, struct nb_err *err)
+{
+    const struct nb_model *m = r->model;
+    int rc = 0;
+    for (size_t i = 0; m->gguf && i < nb_gguf_part_count(m->gguf) && !rc; i++) {
+        const char *path = nb_gguf_part_path(m->gguf, i), *slash = strrchr(path, '/');
+        rc = add_input(inputs, path, slash ? slash + 1 : path, err);
+    }
+    if (m->gguf) return rc;
+    for (size_t i = 0; i < nb_safetensors_file_count(m->tensors) && !rc; i++)
+        rc = add_folder_input(r, inputs, nb_safetensors_file_name(m->tensors, i), err);
+    if (!rc) rc = add_folder_input(r, inputs, "config.json", err);
+    char *tokenizer = nb_path_join(r->opts->model_dir, "tokenizer.json");
+    if (!rc && nb_path_exists(tokenizer)) rc = add_folder_input(r, inputs, "tokenizer.json", err);
+    nb_free(tokenizer);
+    return rc;
+}
+
 /* Hashes of everything that can change an output byte. */
 static int make_identity(struct nb_run *r, struct nb_err *err)
 {
     json_t *inputs = json_object();
-    size_t n = nb_safetensors_file_count(r->model->tensors);
-    int rc = 0;
-    for (size_t i = 0; i < n + 2 && !rc; i++) {
-        const char *name = i < n    ? nb_safetensors_file_name(r->model->tensors, i)
-                           : i == n ? "config.json"
-                                    : "tokenizer.json";
-        char sha[NB_SHA256_HEX];
-        char *path = nb_path_join(r->opts->model_dir, name);
-        if (i < n + 1 || nb_path_exists(path)) {
-            rc = nb_sha256_file(path, sha, err);
-            if (!rc) json_object_set_new(inputs, name, json_string(sha));
-        }
-        nb_free(path);
-    }
+    int rc = list_inputs(r, inputs, err);
     r->identity = json_pack("{s:s, s:o, s:O, s:s}", "version", nb_version(), "inputs", inputs,
                             "recipe", r->recipe.json, "calibration", r->windows.sha256);
     if (!rc && !r->identity) rc = nb_fail(err, NB_E_NOMEM, "no memory for the journal");
@@ -106,7 +131,7 @@ static void predict(struct nb_run *r)
     r->report->plan_peak_bytes = layer + 2 * largest + hessian + in_ram + ((uint64_t)64 << 20);
     uint64_t hidden =
         r->recipe.calibrates ? 2 * tokens * (uint64_t)arch->hidden_size * sizeof(float) : 0;
-    r->report->plan_disk_bytes = nb_st_writer_bytes(r->writer) + (act - in_ram) + hidden;
+    r->report->plan_disk_bytes = r->sink->bytes(r) + (act - in_ram) + hidden;
 }
 
 static int open_store(struct nb_run *r, struct nb_actstore *s, const char *name, int64_t width,
@@ -167,7 +192,8 @@ static int run_layers(struct nb_run *r, struct nb_err *err)
 {
     int rc = 0;
     enum nb_precision before = nb_backend_set_precision(r->be, r->recipe.precision);
-    if (r->layers_done < r->model->arch.n_layers && r->recipe.calibrates) {
+    const bool left = r->layers_done < r->model->arch.n_layers || r->recipe.head;
+    if (left && r->recipe.calibrates) {
         rc = open_stores(r, err);
         if (!rc && r->layers_done > 0) rc = nb_journal_load_activations(r, err);
         else if (!rc) rc = embed_all(r, &r->h, err);
@@ -179,6 +205,7 @@ static int run_layers(struct nb_run *r, struct nb_err *err)
         r->layers_done++;
         rc = nb_journal_save(r, err);
     }
+    if (!rc && r->recipe.head) rc = nb_run_head(r, err);
     close_stores(r);
     nb_backend_set_precision(r->be, before);
     return rc;
@@ -189,18 +216,21 @@ static void describe(struct nb_run *r)
     struct nb_quantize_report *q = r->report;
     const struct nb_recipe *p = &r->recipe;
     memcpy(q->method, p->method, sizeof p->method);
-    snprintf(q->format, sizeof q->format, "%s", p->checkpoint->name);
-    q->bits = p->solver ? p->solve.grid.spec.elem.bits : 0;
-    q->group = p->solver ? p->solve.grid.spec.group_cols : 0;
-    q->sym = p->solver && p->solve.grid.spec.symmetric;
-    q->bytes_source = nb_safetensors_bytes(r->model->tensors);
+    snprintf(q->format, sizeof q->format, "%s", p->format);
+    const struct nb_qspec *spec = p->solver && !r->gguf ? &p->solve.grid.spec : NULL;
+    q->bits = spec ? spec->elem.bits : 0;
+    q->group = spec ? spec->group_cols : 0;
+    q->sym = spec && spec->symmetric;
+    q->bytes_source = nb_model_bytes(r->model);
     double bits = 0, weights = 0;
     for (size_t i = 0; i < p->n_modules; i++) {
         const struct nb_arch_linear *lin =
             &r->model->arch.linears[i % (size_t)r->model->arch.n_linears];
         if (!p->modules[i].quantized) continue;
         double n = (double)lin->rows * (double)lin->cols;
-        bits += n * nb_qspec_bits_per_weight(&p->modules[i].spec, lin->rows, lin->cols);
+        const struct nb_block_type *t = p->modules[i].block;
+        bits += n * (t ? 8.0 * t->bytes / t->elems
+                       : nb_qspec_bits_per_weight(&p->modules[i].spec, lin->rows, lin->cols));
         weights += n;
     }
     q->bits_per_weight = weights > 0 ? bits / weights : 0;
@@ -211,10 +241,10 @@ static int prepare(struct nb_run *r, struct nb_err *err)
     int rc = nb_place_open(r, err);
     if (!rc) rc = open_source(r, err);
     if (!rc) {
-        r->report->linears = nb_calloc(r->recipe.n_modules, sizeof *r->report->linears);
+        r->report->linears = nb_calloc(r->recipe.n_modules + 1, sizeof *r->report->linears);
         if (!r->report->linears) rc = nb_fail(err, NB_E_NOMEM, "no memory for the report");
     }
-    if (!rc) rc = nb_output_plan(r, err);
+    if (!rc) rc = r->sink->plan(r, err);
     if (!rc) {
         describe(r);
         predict(r);
@@ -229,11 +259,11 @@ static int work(struct nb_run *r, struct nb_err *err)
     if (!rc) rc = nb_place_enter(r, err);
     if (!rc) rc = nb_journal_open(r, err);
     if (!rc) rc = nb_journal_restore_reports(r, err);
-    if (!rc) rc = nb_output_open(r, err);
-    if (!rc) rc = nb_run_copy_side_files(r, err);
-    if (!rc) rc = nb_output_copy(r, -1, err);
+    if (!rc) rc = r->sink->open(r, err);
+    if (!rc && !r->file) rc = nb_run_copy_side_files(r, err);
+    if (!rc) rc = r->sink->copy(r, -1, err);
     if (!rc) rc = run_layers(r, err);
-    if (!rc) rc = nb_st_writer_finish(r->writer, err);
+    if (!rc) rc = r->sink->close(r, err);
     r->report->resumed = r->resumed;
     return rc ? rc : nb_run_finish(r, err);
 }
@@ -241,6 +271,9 @@ static int work(struct nb_run *r, struct nb_err *err)
 static void run_release(struct nb_run *r)
 {
     nb_st_writer_free(r->writer);
+    nb_gguf_out_free(r->gguf);
+    nb_gguf_choice_release(&r->choice);
+    nb_free(r->file);
     nb_free(r->ledger);
     nb_windows_release(&r->windows);
     nb_recipe_release(&r->recipe);
@@ -259,6 +292,7 @@ int nb_quantize(struct nb_quantize_report *report, const struct nb_quantize_opts
 {
     double start = nb_clock_s();
     memset(report, 0, sizeof *report);
+    nb_strbuf_init(&report->notes);
     struct nb_quantize_opts chosen = *opts;
     bool bf16 = nb_backend_has_bf16(be);
     if (!chosen.precision) chosen.precision = bf16 ? "bf16" : "f32";
@@ -279,5 +313,6 @@ int nb_quantize(struct nb_quantize_report *report, const struct nb_quantize_opts
 void nb_quantize_report_release(struct nb_quantize_report *r)
 {
     nb_free(r->linears);
+    nb_strbuf_release(&r->notes);
     memset(r, 0, sizeof *r);
 }

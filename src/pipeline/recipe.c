@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "nibble/version.h"
+#include "numeric/block.h"
 
 void nb_quantize_defaults(struct nb_quantize_opts *o)
 {
@@ -41,7 +42,12 @@ static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, 
     }
     const char *name = o->method ? o->method : "best";
     r->best = !strcmp(name, "best");
-    if (r->best) name = best_method(effort);
+    if (r->best) name = o->gguf ? "gptq" : best_method(effort);
+    if (o->gguf && strcmp(name, "gptq")) {
+        return nb_fail(err, NB_E_SPEC,
+                       "method '%s' is not available for gguf; possible: best, gptq, rtn, none",
+                       name);
+    }
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         if (strcmp(methods[i].name, name)) continue;
         memcpy(r->method, name, strlen(name) + 1);
@@ -56,6 +62,10 @@ static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, 
 static int choose_checkpoint(struct nb_recipe *r, const struct nb_quantize_opts *o,
                              struct nb_err *err)
 {
+    if (o->gguf) {
+        r->format = "gguf";
+        return 0;
+    }
     const char *name = o->format ? o->format : r->solver ? "gptq" : "dense";
     r->checkpoint = nb_checkpoint_find(name);
     if (!r->checkpoint || (r->solver && !r->checkpoint->can_write)) {
@@ -74,6 +84,7 @@ static int choose_checkpoint(struct nb_recipe *r, const struct nb_quantize_opts 
                        "possible: format dense",
                        name);
     }
+    r->format = r->checkpoint->name;
     return 0;
 }
 
@@ -93,7 +104,7 @@ static enum nb_effort effort_of(const char *name)
     return name && !strcmp(name, "max") ? NB_EFFORT_BEST : NB_EFFORT_NORMAL;
 }
 
-static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+static int choose_numbers(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
     int bits = o->bits ? o->bits : 4;
     if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
@@ -113,19 +124,26 @@ static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, st
     s->scale_dtype = r->checkpoint->scale_dtype;
     s->zero = NB_ZERO_CODE;
     s->symmetric = sym;
-    nb_solve_opts_effort(&r->solve, effort_of(o->effort));
     r->solve.grid.zero_min = sym ? 0 : r->checkpoint->zero_min;
-    r->solve.order = o->order;
-    if (!(o->damp >= 0 && o->damp < 1)) {
-        return nb_fail(err, NB_E_USAGE, "damping %g is not in [0, 1)", o->damp);
-    }
-    r->solve.damp = o->damp;
     if (o->order == NB_ORDER_DYNAMIC && strncmp(r->checkpoint->name, "gptq", 4)) {
         return nb_fail(err, NB_E_SPEC,
                        "act-order dynamic needs g_idx, which format %s does not have; "
                        "possible: static, group, or format gptq",
                        r->checkpoint->name);
     }
+    return 0;
+}
+
+static int choose_solving(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+{
+    nb_solve_opts_effort(&r->solve, effort_of(o->effort));
+    int rc = r->checkpoint ? choose_numbers(r, o, err) : 0;
+    if (rc) return rc;
+    r->solve.order = o->order;
+    if (!(o->damp >= 0 && o->damp < 1)) {
+        return nb_fail(err, NB_E_USAGE, "damping %g is not in [0, 1)", o->damp);
+    }
+    r->solve.damp = o->damp;
     if (!isfinite(o->gptaq_alpha)) {
         return nb_fail(err, NB_E_USAGE, "gptaq alpha %g is not a finite number", o->gptaq_alpha);
     }
@@ -180,8 +198,41 @@ static int module_spec(struct nb_module_spec *m, const struct nb_recipe *r,
     return rc ? nb_err_prefix(err, "%s", m->path) : 0;
 }
 
+/* How a GGUF file holds it: what is reported, and what is solved. */
+static void block_spec(struct nb_module_spec *m, const struct nb_gguf_item *item)
+{
+    const struct nb_block_type *t = item->type;
+    m->block = t;
+    m->quantized = item->quantized;
+    if (nb_block_qspec(t, &m->spec)) return;
+    m->spec = (struct nb_qspec){
+        .elem = {.kind = NB_ELEM_INT, .vec = 1}, .group_rows = 1, .group_cols = t->elems};
+    m->spec.elem.bits = t->bytes * 8 / t->elems;
+}
+
+static int one_module(struct nb_module_spec *m, const struct nb_recipe *r,
+                      const struct nb_quantize_opts *o, const struct nb_model *model,
+                      const struct nb_arch_linear *lin, struct nb_err *err)
+{
+    int rc = module_spec(m, r, o, lin, err);
+    if (!rc && m->quantized) m->quantized = is_quantizable(model, o, m->path);
+    return rc;
+}
+
+static void head_module(struct nb_recipe *r, const struct nb_gguf_out *gguf)
+{
+    const struct nb_gguf_item *item = nb_gguf_out_at(gguf, nb_gguf_out_head(gguf));
+    block_spec(&r->head_spec, item);
+    snprintf(r->head_spec.path, sizeof r->head_spec.path, "%s", item->source);
+    char *end = strstr(r->head_spec.path, ".weight");
+    if (end) *end = '\0';
+    r->head = item->quantized && nb_block_solvable(item->type);
+    r->n_quantized += r->head;
+}
+
 static int choose_modules(struct nb_recipe *r, const struct nb_quantize_opts *o,
-                          const struct nb_model *model, struct nb_err *err)
+                          const struct nb_model *model, const struct nb_gguf_out *gguf,
+                          struct nb_err *err)
 {
     const struct nb_arch *arch = &model->arch;
     r->n_modules = (size_t)arch->n_layers * (size_t)arch->n_linears;
@@ -191,13 +242,16 @@ static int choose_modules(struct nb_recipe *r, const struct nb_quantize_opts *o,
         for (int i = 0; i < arch->n_linears; i++) {
             struct nb_module_spec *m = &r->modules[l * arch->n_linears + i];
             nb_arch_name(arch, l, arch->linears[i].name, m->path);
-            int rc = module_spec(m, r, o, &arch->linears[i], err);
+            int rc = 0;
+            if (gguf) block_spec(m, nb_gguf_out_at(gguf, nb_gguf_out_linear(gguf, l, i)));
+            else rc = one_module(m, r, o, model, &arch->linears[i], err);
             if (rc) return rc;
-            if (m->quantized) m->quantized = is_quantizable(model, o, m->path);
             r->n_quantized += m->quantized;
         }
     }
+    if (gguf) head_module(r, gguf);
     if (r->solver && !r->n_quantized) {
+        if (gguf) return nb_fail(err, NB_E_SPEC, "the scheme quantizes no linear of this model");
         return nb_fail(err, NB_E_SPEC, "no linear is left to quantize: --ignore matches all %zu",
                        r->n_modules);
     }
@@ -235,20 +289,23 @@ static int make_json(struct nb_recipe *r, struct nb_err *err)
     json_t *exceptions = json_object();
     for (size_t i = 0; i < r->n_modules; i++) {
         const struct nb_module_spec *m = &r->modules[i];
-        if (r->solver && !m->quantized)
+        if (m->block) json_object_set_new(exceptions, m->path, json_string(m->block->name));
+        else if (r->solver && !m->quantized)
             json_object_set_new(exceptions, m->path, json_string("float"));
         else if (r->solver && m->spec.elem.bits != s->elem.bits)
             json_object_set_new(exceptions, m->path, json_integer(m->spec.elem.bits));
     }
     r->json = json_pack(
         "{s:s, s:s, s:i, s:I, s:b, s:s, s:s, s:f, s:o, s:b, s:s, s:I, s:I, s:I, s:I, s:o}",
-        "method", r->method, "format", r->checkpoint->name, "bits", s->elem.bits, "group",
+        "method", r->method, "format", r->format, "bits", s->elem.bits, "group",
         (json_int_t)s->group_cols, "sym", (int)s->symmetric, "clip", clips[r->solve.grid.clip],
         "act_order", nb_order_name(r->solve.order), "damp", r->solve.damp, "solver",
         solver_json(&r->solve), "calibrates", (int)r->calibrates, "precision",
         r->precision == NB_PRECISION_BF16 ? "bf16" : "f32", "samples", (json_int_t)r->n_samples,
         "seqlen", (json_int_t)r->seqlen, "seed", (json_int_t)r->seed, "max_shard_bytes",
         (json_int_t)r->max_shard_bytes, "exceptions", exceptions);
+    if (r->json && r->head)
+        json_object_set_new(r->json, "head", json_string(r->head_spec.block->name));
     if (!r->json) return nb_fail(err, NB_E_NOMEM, "no memory for the recipe");
     return 0;
 }
@@ -264,14 +321,14 @@ static int choose_precision(struct nb_recipe *r, const struct nb_quantize_opts *
 }
 
 int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *o,
-                   const struct nb_model *model, struct nb_err *err)
+                   const struct nb_model *model, const struct nb_gguf_out *gguf, struct nb_err *err)
 {
     memset(r, 0, sizeof *r);
     int rc = choose_method(r, o, err);
     if (!rc) rc = choose_precision(r, o, err);
     if (!rc) rc = choose_checkpoint(r, o, err);
-    if (!rc && r->solver) rc = choose_grid(r, o, err);
-    if (!rc) rc = choose_modules(r, o, model, err);
+    if (!rc && r->solver) rc = choose_solving(r, o, err);
+    if (!rc) rc = choose_modules(r, o, model, gguf, err);
     if (!rc && r->solver) rc = check_patterns(r, o, err);
     if (rc) return rc;
     if (r->solver) {
@@ -294,7 +351,7 @@ int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *o,
     snprintf(r->producer, sizeof r->producer, "nibble:%s", nb_version());
     struct nb_checkpoint_info info;
     nb_recipe_info(r, &info);
-    rc = r->solver ? r->checkpoint->can_describe(&info, err) : 0;
+    rc = r->solver && r->checkpoint ? r->checkpoint->can_describe(&info, err) : 0;
     return rc ? rc : make_json(r, err);
 }
 

@@ -11,11 +11,12 @@
 #include "pipeline/pipeline.h"
 
 struct nb_recipe {
-    char method[16];                /* resolved: never "best" */
-    bool best;                      /* was asked for as "best" */
-    bool awq;                       /* transform */
-    const struct nb_solver *solver; /* NULL: nothing is quantized */
-    const struct nb_checkpoint *checkpoint;
+    char method[16];                        /* resolved: never "best" */
+    bool best;                              /* was asked for as "best" */
+    bool awq;                               /* transform */
+    const struct nb_solver *solver;         /* NULL: nothing is quantized */
+    const struct nb_checkpoint *checkpoint; /* NULL: a GGUF file */
+    const char *format;                     /* its name, or "gguf" */
     struct nb_solve_opts solve; /* with the default spec; module specs override bits and group */
     bool calibrates;            /* statistics are needed, so layers are run */
     enum nb_precision
@@ -25,14 +26,17 @@ struct nb_recipe {
     uint64_t seed, max_shard_bytes;
     struct nb_module_spec *modules; /* [n_layers * n_linears], in order */
     size_t n_modules, n_quantized;
+    bool head; /* of a GGUF file: solved after the layers */
+    struct nb_module_spec head_spec;
     char producer[48]; /* "nibble:0.1.0" */
     json_t *json;
 };
 
-/* NB_E_USAGE for unknown words, NB_E_SPEC for what this format or model cannot do (the text names the
+/* gguf: the plan of the file, whose types say what is solved; NULL: a folder. NB_E_USAGE for unknown words, NB_E_SPEC for what this format or model cannot do (the text names the
  * nearest possible choice). Release with nb_recipe_release, also after an error. */
 int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *opts,
-                   const struct nb_model *model, struct nb_err *err);
+                   const struct nb_model *model, const struct nb_gguf_out *gguf,
+                   struct nb_err *err);
 void nb_recipe_release(struct nb_recipe *r);
 
 /* What the format's config is made from; pointers into r. */

@@ -7,6 +7,7 @@
 #include "checkpoint/checkpoint.h"
 #include "engine/engine.h"
 #include "pipeline/actstore.h"
+#include "pipeline/gguf_choice.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/recipe.h"
 
@@ -22,6 +23,20 @@ struct nb_ledger_entry { /* what becomes of one source tensor */
     const char *reason; /* for dropped and tied ones */
 };
 
+struct nb_run;
+
+/* What the output is: a folder of safetensors (output.c) or one GGUF file (output_gguf.c). */
+struct nb_sink {
+    int (*plan)(struct nb_run *r, struct nb_err *err); /* after the recipe; fills report's counts */
+    uint64_t (*bytes)(const struct nb_run *r);         /* of all tensors */
+    int (*open)(struct nb_run *r, struct nb_err *err); /* anew, or with layers_done layers in it */
+    int (*copy)(struct nb_run *r, int64_t layer,       /* what is not solved; -1: outside layers */
+                struct nb_err *err);
+    int (*sync)(struct nb_run *r, struct nb_err *err);
+    int (*close)(struct nb_run *r, struct nb_err *err); /* checks that all is there */
+};
+extern const struct nb_sink nb_sink_folder, nb_sink_gguf;
+
 struct nb_run {
     const struct nb_quantize_opts *opts;
     const struct nb_progress *progress;
@@ -34,7 +49,12 @@ struct nb_run {
 
     struct nb_ledger_entry *ledger; /* in writing order */
     size_t n_ledger;
+    const struct nb_sink *sink;
     struct nb_st_writer *writer;
+
+    struct nb_gguf_choice choice; /* of a GGUF file, as the next two */
+    struct nb_gguf_out *gguf;
+    char *file; /* in OUT.partial, bare name as OUT's; NULL: OUT is a folder */
 
     char *out, *partial, *work; /* OUT without trailing slashes, OUT.partial, OUT.partial/.nibble */
     int lock_fd;
@@ -59,16 +79,22 @@ int nb_place_open(struct nb_run *r, struct nb_err *err);
 int nb_place_enter(struct nb_run *r, struct nb_err *err);
 int nb_place_publish(struct nb_run *r, struct nb_err *err);
 
-/* output.c: the ledger, the plan of all output tensors, and writing them */
-int nb_output_plan(struct nb_run *r, struct nb_err *err);
-int nb_output_open(struct nb_run *r, struct nb_err *err);
-int nb_output_copy(struct nb_run *r, int64_t layer,
-                   struct nb_err *err); /* ledger copies of a layer; -1: the rest */
+/* output.c: tensors of a folder that a layer has solved or changed */
 int nb_output_put_f32(struct nb_run *r, const char *name, const float *v, int64_t n,
                       struct nb_err *err);
 int nb_output_put_qmat(struct nb_run *r, const struct nb_module_spec *m, const struct nb_qmat *q,
                        struct nb_arena *arena, struct nb_err *err);
-int nb_output_mark_done(struct nb_run *r, int64_t layers, struct nb_err *err);
+
+/* output_gguf.c: decides the types before there is a recipe; then the linear i of a layer as bytes of its
+ * type, and the head. */
+int nb_output_gguf_types(struct nb_run *r, struct nb_err *err);
+int nb_output_gguf_linear(struct nb_run *r, int64_t layer, int i, const unsigned char *bytes,
+                          struct nb_err *err);
+/* Item of the head when it is solved with statistics of its own. */
+bool nb_output_gguf_solves(const struct nb_run *r, size_t item);
+
+/* head.c: the head of a GGUF file from the activations after the last layer */
+int nb_run_head(struct nb_run *r, struct nb_err *err);
 
 /* journal.c */
 int nb_journal_open(struct nb_run *r,
@@ -81,7 +107,9 @@ void nb_journal_drop_activations(
 json_t *nb_journal_report(const struct nb_linear_report *l);
 int nb_journal_restore_reports(struct nb_run *r, struct nb_err *err);
 
-/* layer.c: one decoder layer */
+/* layer.c: one decoder layer; reports go to report and journal */
+int nb_run_record(struct nb_run *r, const struct nb_module_spec *m,
+                  const struct nb_solve_report *s);
 int nb_run_layer(struct nb_run *r, int64_t layer, struct nb_err *err);
 
 /* finish.c: side files (copied before the work, so that an unreadable one is noticed then); and config,

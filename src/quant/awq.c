@@ -36,9 +36,9 @@ struct search {
     float *error, *gradient;    /* [widest, K] */
     float *u;                   /* [K] importance of scaled columns */
     struct nb_hessian own, *h;
-    struct nb_factor factor;    /* of the unscaled H, when compensated */
-    float *feedback, *pivot;    /* the same scaled */
-    float *candidate, *best;    /* [K] */
+    struct nb_factor factor; /* of the unscaled H, when compensated */
+    float *feedback, *pivot; /* the same scaled */
+    float *candidate, *best; /* [K] */
     double best_loss;
     struct nb_err *err;
     int rc;
@@ -184,7 +184,8 @@ static double evaluate(struct search *a, const float *s)
 {
     double loss = 0;
     for (int64_t j = 0; j < a->k; j++) {
-        a->u[j] = (float)((a->h->diag[j] + NB_IMPORTANCE_FLOOR * a->h->mean) / ((double)s[j] * s[j]));
+        a->u[j] =
+            (float)((a->h->diag[j] + NB_IMPORTANCE_FLOOR * a->h->mean) / ((double)s[j] * s[j]));
     }
     if (a->g->compensated) scale_factor(a, s);
     for (int i = 0; i < a->g->n && !a->rc; i++) loss += linear_loss(a, i, s);

@@ -91,8 +91,7 @@ static int load_slice(struct run *r, struct nb_arena *arena, struct nb_err *err)
     if (g->table) p->spec.elem.kind = NB_ELEM_TABLE;
     const bool shift = r->job->stats->d && r->opts.gptaq_alpha != 0.0;
     if (shift) rc = nb_problem_own(p, arena, err);
-    if (shift && !rc)
-        rc = nb_gptaq_shift(p, r->job->stats, r->opts.gptaq_alpha, err);
+    if (shift && !rc) rc = nb_gptaq_shift(p, r->job->stats, r->opts.gptaq_alpha, err);
     if (!rc) rc = nb_block_solution_init(&r->best, &r->b, arena, err);
     if (!rc) rc = nb_block_solution_init(&r->trial, &r->b, arena, err);
     return rc;

@@ -34,8 +34,8 @@ static void gather(const struct nb_factor *f, const struct nb_hessian *h,
     for (int64_t i = 0; i < f->n; i++) {
         const float *row = h->h + f->at[i] * f->n;
         for (int64_t j = 0; j < i; j++) {
-            bool keep = span->reach == WHOLE || (span->reach == BLOCKS && f->at[i] / span->block ==
-                                                                              f->at[j] / span->block);
+            bool keep = span->reach == WHOLE ||
+                        (span->reach == BLOCKS && f->at[i] / span->block == f->at[j] / span->block);
             a[i * f->n + j] = keep ? row[f->at[j]] : 0.0f;
         }
         a[i * f->n + i] = (float)(h->diag[f->at[i]] + add);
@@ -90,7 +90,8 @@ int nb_factor_init(struct nb_factor *f, const struct nb_hessian *h, int64_t bloc
                    struct nb_arena *arena, struct nb_err *err)
 {
     size_t nn;
-    float *a = nb_mul((size_t)f->n, (size_t)f->n, &nn) ? nb_arena_alloc(arena, nn, sizeof *a) : NULL;
+    float *a =
+        nb_mul((size_t)f->n, (size_t)f->n, &nn) ? nb_arena_alloc(arena, nn, sizeof *a) : NULL;
     f->pivot = nb_arena_alloc(arena, (size_t)f->n, sizeof *f->pivot);
     if (!a || !f->pivot) {
         return nb_fail(err, NB_E_NOMEM, "no memory to factor a Hessian of %" PRId64 " columns",

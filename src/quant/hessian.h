@@ -20,10 +20,10 @@ struct nb_hessian {
     struct nb_factor f; /* after nb_hessian_factor */
     struct nb_factor_wish wish;
     bool factored;
-    void *block;  /* [K,K] f64 of storage: h, then half */
-    float *half;  /* [K,K] the factor's, or scratch before there is one */
-    float *line;  /* [K] scratch */
-    int32_t *at;  /* of f */
+    void *block; /* [K,K] f64 of storage: h, then half */
+    float *half; /* [K,K] the factor's, or scratch before there is one */
+    float *line; /* [K] scratch */
+    int32_t *at; /* of f */
 };
 
 /* A copy of the sums; release with nb_hessian_release. NB_E_NOMEM. */

@@ -84,8 +84,7 @@ void nb_problem_reset_importance(struct nb_problem *p)
     }
 }
 
-int nb_problem_mask(struct nb_problem *p, int64_t block, struct nb_arena *arena,
-                    struct nb_err *err)
+int nb_problem_mask(struct nb_problem *p, int64_t block, struct nb_arena *arena, struct nb_err *err)
 {
     const size_t k = (size_t)p->cols;
     float *h = nb_arena_calloc(arena, k * k, sizeof *h);

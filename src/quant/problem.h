@@ -117,12 +117,12 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
 struct nb_factor {
     int64_t n;
     struct nb_backend *be;
-    int32_t *at;           /* [n] problem column at a position */
-    float *feedback;       /* [n, n], row j: entries i < j */
-    float *pivot;          /* [n] */
-    const char *rung;      /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
-    int64_t block;         /* columns of H that the factor still joins: n, a block, 1 */
-    double damp;           /* share of the mean diagonal */
+    int32_t *at;      /* [n] problem column at a position */
+    float *feedback;  /* [n, n], row j: entries i < j */
+    float *pivot;     /* [n] */
+    const char *rung; /* of the ladder: "cholesky", "damped", "block-diagonal", "diagonal" */
+    int64_t block;    /* columns of H that the factor still joins: n, a block, 1 */
+    double damp;      /* share of the mean diagonal */
 };
 
 /* Start damping by the number of tokens per column; 0.2 below one, 0.05 below three, else 0.01. */

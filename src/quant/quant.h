@@ -22,9 +22,10 @@
  * them with nb_stats_add. */
 struct nb_stats {
     int64_t k, n_tokens;
-    double *h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish; NULL when
+    double *
+        h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish; NULL when
                 * condensed */
-    double *d; /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
+    double *d;       /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
     double *abs_sum; /* [K] sum |x| for AWQ, or NULL */
     float *diff;     /* scratch of the cross term */
     bool finished;

@@ -66,8 +66,7 @@ int main(int argc, char **argv)
     struct nb_pool *pool = nb_pool_new((int)strtol(argv[3], NULL, 10), &err);
     struct nb_backend *be = NULL;
     struct nb_stats stats;
-    if (!pool || nb_backend_new(&be, pool, NULL, &err) ||
-        nb_stats_init(&stats, w.cols, 0, &err)) {
+    if (!pool || nb_backend_new(&be, pool, NULL, &err) || nb_stats_init(&stats, w.cols, 0, &err)) {
         return fprintf(stderr, "%s\n", err.text), 1;
     }
     make_covariance(&stats);

@@ -54,13 +54,13 @@ static int teardown(void **state)
 static void make(void)
 {
     nb_recipe_release(&recipe);
-    if (nb_recipe_make(&recipe, &opts, &model, &err)) fail_msg("%s", err.text);
+    if (nb_recipe_make(&recipe, &opts, &model, NULL, &err)) fail_msg("%s", err.text);
 }
 
 static void refused(int status, const char *text)
 {
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), status);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), status);
     assert_string_equal(err.text, text);
     setup(NULL);
 }
@@ -116,7 +116,7 @@ static void unknown_words(void **state)
 {
     (void)state;
     opts.method = "gqtp";
-    nb_recipe_make(&recipe, &opts, &model, &err);
+    nb_recipe_make(&recipe, &opts, &model, NULL, &err);
     assert_int_equal(err.status, NB_E_USAGE);
     assert_memory_equal(err.text, "method 'gqtp' is unknown; known: ", 33);
     setup(NULL);
@@ -125,11 +125,11 @@ static void unknown_words(void **state)
     opts.clip = "x";
     refused(NB_E_USAGE, "clip 'x' is unknown; known: none, mse, weighted");
     opts.format = "zip";
-    nb_recipe_make(&recipe, &opts, &model, &err);
+    nb_recipe_make(&recipe, &opts, &model, NULL, &err);
     assert_int_equal(err.status, NB_E_USAGE);
     setup(NULL);
     opts.format = "dense";
-    nb_recipe_make(&recipe, &opts, &model, &err);
+    nb_recipe_make(&recipe, &opts, &model, NULL, &err);
     assert_int_equal(err.status, NB_E_SPEC);
 }
 
@@ -144,18 +144,18 @@ static void numbers_out_of_range(void **state)
     refused(NB_E_USAGE, "damping 1 is not in [0, 1)");
     opts.damp = NAN;
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), NB_E_USAGE);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), NB_E_USAGE);
     setup(NULL);
     opts.gptaq_alpha = INFINITY;
     refused(NB_E_USAGE, "gptaq alpha inf is not a finite number");
     opts.calib.seqlen = 2000;
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), NB_E_USAGE);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), NB_E_USAGE);
     assert_non_null(strstr(err.text, "tokens 2 to 1024"));
     setup(NULL);
     opts.group = 100; /* does not divide 256 */
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), NB_E_SPEC);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), NB_E_SPEC);
     assert_memory_equal(err.text, "model.layers.0.self_attn.q_proj: ", 33);
 }
 
@@ -207,12 +207,12 @@ static void what_the_format_cannot_say(void **state)
     opts.bits_for = bits;
     opts.n_bits_for = 1;
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), NB_E_SPEC);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), NB_E_SPEC);
     setup(NULL);
     opts.format = "awq";
     opts.order = NB_ORDER_DYNAMIC;
     nb_recipe_release(&recipe);
-    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, &err), NB_E_SPEC);
+    assert_int_equal(nb_recipe_make(&recipe, &opts, &model, NULL, &err), NB_E_SPEC);
     assert_non_null(strstr(err.text, "needs g_idx"));
 }
 

@@ -140,7 +140,7 @@ static void test_loss_of_the_pass_is_the_trace(void **state)
                 assert_true(fabs(on_the_way - trace) < 1e-4 * trace);
                 assert_true(nb_solution_plain(&a.p, &a.s) < trace);
                 nb_hessian_release(&a.h);
-    nb_arena_release(&a.arena);
+                nb_arena_release(&a.arena);
             }
         }
     }
