@@ -8,6 +8,7 @@
 
 extern const struct nb_command nb_command_quantize;
 extern const struct nb_command nb_command_convert;
+extern const struct nb_command nb_command_imatrix;
 extern const struct nb_command nb_command_eval;
 extern const struct nb_command nb_command_run;
 extern const struct nb_command nb_command_inspect;

@@ -46,6 +46,9 @@ void nb_windows_release(struct nb_windows *w);
  * be a bundled text: "dubliners.txt" is then "evaluation/dubliners.txt". */
 int nb_text_read(const char *path, char **data, size_t *bytes, struct nb_err *err);
 
+/* The bundled calibration texts behind each other, in the order of their names. */
+int nb_text_read_calibration(char **data, size_t *bytes, struct nb_err *err);
+
 /* Evaluation text, protocol `windows`: tokenized once without special tokens, cut into disjoint
  * windows, tail dropped. path NULL: the bundled evaluation text; .jsonl and folders are read as for
  * calibration. limit 0: all windows. Errors as nb_calib_load. */

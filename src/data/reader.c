@@ -44,6 +44,24 @@ int nb_text_read(const char *path, char **data, size_t *bytes, struct nb_err *er
     return 0;
 }
 
+int nb_text_read_calibration(char **data, size_t *bytes, struct nb_err *err)
+{
+    static const char folder[] = "calibration/";
+    struct nb_strbuf text;
+    nb_strbuf_init(&text);
+    nb_strbuf_puts(&text, "");
+    for (const struct nb_embedded *f = nb_embedded_files; f->name; f++) {
+        if (!strncmp(f->name, folder, sizeof folder - 1)) nb_strbuf_add(&text, f->data, f->bytes);
+    }
+    if (text.failed) {
+        nb_strbuf_release(&text);
+        return nb_fail(err, NB_E_NOMEM, "no memory for the bundled texts");
+    }
+    *data = text.data;
+    *bytes = text.len;
+    return 0;
+}
+
 static bool ends_with(const char *s, const char *suffix)
 {
     size_t n = strlen(s), m = strlen(suffix);

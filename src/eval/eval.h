@@ -133,4 +133,22 @@ struct nb_eval_per_text nb_eval_per_text_of(const struct nb_eval_plan *plan, dou
 
 const char *nb_eval_protocol_name(enum nb_eval_protocol p); /* "windows", "gptq-paper", ... */
 
+/* ---- importance matrix, as llama.cpp's tool of that name measures it ---- */
+
+struct nb_eval_imatrix_opts {
+    const struct nb_model *model;
+    struct nb_backend *be;
+    const struct nb_eval_plan *plan; /* windows of one length, all of whose tokens are fed */
+    uint64_t memory_bytes;           /* for hidden states; at least one window is held */
+    bool output_tensor;              /* the head's input too */
+};
+
+/* Fills *out with an entry for each linear under its GGUF name: sums of squares of the input's columns over
+ * the plan's tokens, and their number. One decoder layer is resident at a time; sums are in f64 and in the
+ * order of the tokens, whatever the memory and the threads. No dataset is named. Release *out, also after
+ * an error. NB_E_SPEC: output_tensor of a model whose head is its embedding; NB_E_NUMERIC: an input that
+ * is not finite; NB_E_INTERRUPTED. */
+int nb_eval_imatrix(struct nb_imatrix *out, const struct nb_eval_imatrix_opts *opts,
+                    const struct nb_progress *progress, struct nb_err *err);
+
 #endif

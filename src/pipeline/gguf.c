@@ -14,6 +14,8 @@
 #include "pipeline/gguf_choice.h"
 #include "pipeline/pipeline.h"
 
+enum { MAX_MANIFEST_BYTES = 256 << 20 };
+
 struct run {
     const struct nb_gguf_opts *opts;
     const struct nb_progress *progress;
@@ -77,11 +79,26 @@ static int enter_place(struct run *r, struct nb_err *err)
     return rc;
 }
 
+/* What `quantize` with calibration left beside an OUT that is replaced: it describes the old file. */
+static void drop_old_manifest(const struct run *r)
+{
+    struct nb_strbuf path;
+    nb_strbuf_init(&path);
+    nb_strbuf_printf(&path, "%s.manifest.json", r->opts->out);
+    const char *name = nb_strbuf_cstr(&path);
+    json_t *m = nb_path_exists(name) ? nb_json_load(name, MAX_MANIFEST_BYTES, NULL) : NULL;
+    const char *producer = json_string_value(json_object_get(m, "producer"));
+    if (producer && !strcmp(producer, "nibble")) unlink(name);
+    json_decref(m);
+    nb_strbuf_release(&path);
+}
+
 static int publish(struct run *r, struct nb_err *err)
 {
     char *parent = nb_path_parent(r->opts->out);
     size_t n = nb_gguf_out_file_count(r->out);
     int rc = 0;
+    if (r->opts->overwrite) drop_old_manifest(r);
     for (size_t i = 0; i < n && !rc; i++) {
         const char *from = nb_gguf_out_file_path(r->out, i), *slash = strrchr(from, '/');
         char *to = n == 1 ? nb_xstrdup(r->opts->out) : nb_path_join(parent, slash + 1);

@@ -21,7 +21,7 @@ nibble convert m -o again.gguf --quiet -t 1 >/dev/null
 cmp m.gguf again.gguf
 mv m.gguf elsewhere.gguf
 # Codes move to gptq as they are.
-nibble quantize m -o q.gguf --scheme Q4_0 --no-gate --quiet | short
+nibble quantize m -o q.gguf --scheme Q4_0 --method rtn --no-gate --quiet | short
 nibble convert q.gguf -o q --format gptq --quiet | short
 nibble run q.gguf -p Once -n 8 --quiet --ids >1
 nibble run q -p Once -n 8 --quiet --ids | cmp - 1
@@ -37,11 +37,13 @@ try convert m -o x --type f16
 try convert elsewhere.gguf -o x --format gptq
 try convert elsewhere.gguf -o elsewhere.gguf --overwrite
 try convert elsewhere.gguf -o back
-try quantize q.gguf -o x.gguf --scheme Q8_0 --no-gate --quiet
-try quantize m -o x.gguf --scheme Q4 --no-gate
-try quantize m -o x.gguf --method gptq --no-gate --samples 4
+try quantize q.gguf -o x.gguf --scheme Q8_0 --method rtn --no-gate --quiet
+try quantize m -o x.gguf --scheme Q4 --method rtn --no-gate
+try quantize m -o x.gguf --method awq --no-gate
+try quantize m -o x.gguf --ignore '*' --no-gate
+try quantize m -o x.gguf --method gptq --imatrix i.dat --no-gate
 try quantize m -o x.gguf -w 4
-try quantize m -o x.gguf --tensor-type 'attn_(q=Q8_0' --no-gate
+try quantize m -o x.gguf --tensor-type 'attn_(q=Q8_0' --method rtn --no-gate
 try quantize elsewhere.gguf -o x --format gptq --no-gate
 printf 'no matrix at all' >i.dat
 try quantize m -o x.gguf --imatrix i.dat --no-gate

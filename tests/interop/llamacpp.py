@@ -9,15 +9,19 @@
   converted MODEL TYPE       nibble's file of MODEL has the tensors and metadata of llama.cpp's converter
   types MODEL PRESET         nibble gives every tensor the type that llama-quantize gives it, and the same size
   same MODEL PRESET          the file without calibration holds llama-quantize's bytes
+  weighted MODEL PRESET TEXT the same for both with llama-imatrix's matrix of TEXT
   family NAME TYPE           `written` and `converted` for a tiny random model of a family (transformers makes it)
   logits MODEL               base-logits files: each tool reads the other's, both print the same figures
   tokenize FILE              the ids of a text are llama-tokenize's
+  imatrix MODEL [TEXT]       importance matrices of both, in both formats: same names and counts, columns within 1e-4;
+                             each tool quantizes with the other's
 
 Environment as in the script `gguf` beside this. Exit 0 pass, 1 fail, 77 skip; the last stdout line says why."""
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -176,12 +180,22 @@ def types(tmp, model, preset):
     return f"{len(ours)} tensors, {size[0]} bytes"
 
 
-def same(tmp, model, preset):
-    ours, theirs = quantized_pair(tmp, model, preset, "--method", "rtn")
+def compare_bytes(ours, theirs):
     wrong = [n for n in theirs if n not in ours or ours[n].data.tobytes() != theirs[n].data.tobytes()]
     if wrong:
         raise Failure(f"{len(wrong)} of {len(theirs)} tensors with other bytes, first {wrong[0]}")
     return f"{len(theirs)} tensors with the same bytes"
+
+
+def same(tmp, model, preset):
+    return compare_bytes(*quantized_pair(tmp, model, preset, "--method", "rtn"))
+
+
+def weighted(tmp, model, preset, text):
+    source, theirs, matrix = converter(tmp, model, "bf16"), os.path.join(tmp, "theirs.gguf"), os.path.join(tmp, "matrix.gguf")
+    peer("llama-imatrix", "-m", source, "-f", text, "-c", "512", "--chunks", "8", "-t", "1", "--no-ppl", "-o", matrix)
+    peer("llama-quantize", "--imatrix", matrix, source, theirs, preset, "1")
+    return compare_bytes(tensors_of(write(tmp, model, "--scheme", preset, "--imatrix", matrix)), tensors_of(theirs))
 
 
 # ---- tiny models ----
@@ -288,7 +302,73 @@ def tokenize(tmp, path):
     return f"{len(ours)} ids"
 
 
-CASES = {f.__name__: f for f in (perplexity, written, converted, types, same, family, logits, tokenize)}
+# ---- importance matrices ----
+
+IMATRIX_LIMIT = 1e-4  # llama-imatrix adds squares in single precision, 2e-5 off after 10000 tokens
+
+
+def read_dat(path):
+    with open(path, "rb") as f:
+        data = f.read()
+    at, out = 4, {}
+    for _ in range(struct.unpack_from("<i", data)[0]):
+        n = struct.unpack_from("<i", data, at)[0]
+        name = data[at + 4:at + 4 + n].decode()
+        calls, count = struct.unpack_from("<ii", data, at + 4 + n)
+        at += 12 + n
+        out[name] = [v / calls for v in struct.unpack_from(f"<{count}f", data, at)]
+        at += 4 * count
+    return out, struct.unpack_from("<i", data, at)[0]
+
+
+def far_apart(what, ours, theirs):
+    worst = 0
+    for name in theirs:
+        for a, b in zip(ours[name], theirs[name]):
+            apart = abs(a / b - 1) if b else float(a != b)
+            worst = max(worst, apart)
+            if not apart <= IMATRIX_LIMIT:
+                raise Failure(f"{what}: {name}: {a:.7g}, llama-imatrix {b:.7g}")
+    return worst
+
+
+def imatrix(tmp, model, text=TEXT):
+    """One file of each format by each tool; llama-quantize reads ours, nibble reads theirs."""
+    source, worst, paths = converter(tmp, model, "f32"), 0, {}
+    for kind in ("gguf", "dat"):
+        ours, theirs = (os.path.join(tmp, f"matrix-{who}.{kind}") for who in ("ours", "theirs"))
+        nibble("imatrix", model, "-o", ours, "--text", text, "--limit", "8")
+        peer("llama-imatrix", "-m", source, "-f", text, "-c", "512", "--chunks", "8", "-t", "1", "--no-ppl", *EXACT,
+             "--output-format", kind, "-o", theirs)
+        paths[kind] = ours, theirs
+    a, b = (tensors_of(p) for p in paths["gguf"])
+    if list(a) != list(b):
+        raise Failure(f"gguf: entries in one file only: {sorted(set(a) ^ set(b))[:5]}")
+    for name in b:
+        if list(a[name].shape) != list(b[name].shape):
+            raise Failure(f"gguf: {name}: {list(a[name].shape)}, llama-imatrix {list(b[name].shape)}")
+        if name.endswith(".counts") and a[name].data.tobytes() != b[name].data.tobytes():
+            raise Failure(f"gguf: {name} differs")
+    values = [{n: t.data.ravel().tolist() for n, t in f.items()} for f in (a, b)]
+    worst = max(worst, far_apart("gguf", *values))
+    (a, chunks), (b, expected) = (read_dat(p) for p in paths["dat"])
+    if list(a) != list(b) or chunks != expected:
+        raise Failure(f"dat: {len(a)} entries, {chunks} chunks, llama-imatrix {len(b)}, {expected}")
+    worst = max(worst, far_apart("dat", a, b))
+    shares = []
+    for kind in ("gguf", "dat"):
+        made = []
+        for who in (0, 1):
+            made.append(tensors_of(write(tmp, model, "--scheme", "IQ4_XS", "--method", "rtn", "--imatrix", paths[kind][who])))
+            made[-1] = b"".join(t.data.tobytes() for t in made[-1].values())
+        shares.append(sum(x != y for x, y in zip(*made)) / len(made[0]))
+        peer("llama-quantize", "--imatrix", paths[kind][0], source, os.path.join(tmp, "q.gguf"), "IQ4_XS", "1")
+    if max(shares) > 1e-3:
+        raise Failure(f"{100 * max(shares):.3f} % of the bytes of IQ4_XS depend on whose matrix it is")
+    return f"{len(b)} entries, columns within {worst:.1e}; {100 * max(shares):.4f} % of the bytes of IQ4_XS differ"
+
+
+CASES = {f.__name__: f for f in (perplexity, written, converted, types, same, weighted, family, logits, tokenize, imatrix)}
 
 
 def main():

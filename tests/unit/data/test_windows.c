@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -82,10 +83,32 @@ static void texts_by_file_name(void **state)
     assert_null(nb_bundled_text("languages.txt", &size));
 }
 
+/* Begins with the first by name and ends with the last, with all of the others between. */
+static void calibration_texts(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"code",      "dialogue", "documents",
+                                        "languages", "records",  "treasure-island"};
+    struct nb_err err;
+    char *data, name[64];
+    size_t bytes, n, at = 0;
+    assert_int_equal(nb_text_read_calibration(&data, &bytes, &err), 0);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(name, sizeof name, "calibration/%s.txt", names[i]);
+        const char *one = nb_bundled_text(name, &n);
+        assert_true(one && n <= bytes - at);
+        assert_memory_equal(data + at, one, n);
+        at += n;
+    }
+    assert_int_equal(at, bytes);
+    assert_int_equal(data[bytes], 0);
+    nb_free(data);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(disjoint_windows_without_the_tail),
-                                       cmocka_unit_test(bad_requests),
-                                       cmocka_unit_test(texts_by_file_name)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(disjoint_windows_without_the_tail), cmocka_unit_test(bad_requests),
+        cmocka_unit_test(texts_by_file_name), cmocka_unit_test(calibration_texts)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -47,6 +47,7 @@ static int setup(void **state)
     f.run.recipe.solver = nb_solver_find("gptq");
     f.run.recipe.solve.grid.spec = (struct nb_qspec){
         .elem = {.kind = NB_ELEM_INT, .bits = 4}, .group_cols = 128, .symmetric = true};
+    f.run.sink = &nb_sink_folder;
     f.run.writer = nb_st_writer_new();
     *state = &f;
     return 0;

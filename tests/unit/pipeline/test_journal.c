@@ -71,6 +71,7 @@ static void start(struct fixture *f, uint64_t budget)
     f->run.partial = nb_xstrdup(dir);
     f->run.work = nb_path_join(dir, NB_WORK_NAME);
     f->run.identity = identity(0.1);
+    f->run.sink = &nb_sink_folder;
     f->run.writer = nb_st_writer_new();
     char *spill = nb_path_join(f->run.work, "spill");
     assert_int_equal(nb_actstore_open(&f->run.h, spill, CHUNKS, FLOATS, &budget, NULL), 0);
