@@ -28,7 +28,7 @@ static const struct method methods[] = {
     {"awq+gptq", true, "gptq"}, {"none", false, NULL},
 };
 
-/* What wins on the embedded model, see docs/quality.md. */
+/* What wins on the embedded model and on random ones, see docs/quality.md. */
 static const char *best_method(const char *effort)
 {
     return strcmp(effort, "fast") == 0 ? "rtn" : "awq+gptq";
