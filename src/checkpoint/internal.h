@@ -83,6 +83,18 @@ int nb_gguf_identity(const struct nb_model *m, struct nb_sha256 *h, struct nb_er
 /* The vocabulary in metadata; v is initialized here and released by the caller, also after an error. */
 int nb_gguf_read_vocab(const struct nb_gguf *g, struct nb_vocab *v, struct nb_err *err);
 int nb_gguf_write_vocab(struct nb_gguf_writer *w, const struct nb_vocab *v, struct nb_err *err);
+
+/* As nb_model_tokenizer_json, of a vocabulary by itself; nb_vocab_spm_json for model "llama". */
+int nb_vocab_tokenizer_json(const struct nb_vocab *v, json_t **tokenizer, struct nb_strbuf *notes,
+                            struct nb_err *err);
+int nb_vocab_spm_json(const struct nb_vocab *v, json_t **tokenizer, struct nb_strbuf *notes,
+                      struct nb_err *err);
+/* Parts of a tokenizer.json: a text, "vocab", "added_tokens", "post_processor" (add_bos: where the vocabulary
+ * does not say). NULL: no memory, or a text that is no UTF-8. */
+json_t *nb_vocab_text_json(struct nb_span s);
+json_t *nb_vocab_ids_json(const struct nb_vocab *v);
+json_t *nb_vocab_added_json(const struct nb_vocab *v);
+json_t *nb_vocab_template_json(const struct nb_vocab *v, bool add_bos);
 /* Bare file name of a part of the set. */
 const char *nb_gguf_part_name(const struct nb_gguf *g, size_t part);
 /* Is path (file or folder) for nb_gguf_open rather than for a config.json? */

@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "base/strbuf.h"
+#include "checkpoint/internal.h"
 #include "text/tokenizer.h"
 #include "text/vocab.h"
 
@@ -316,15 +317,79 @@ static void variants(void **state)
     assert_int_equal(n_wrong, 0);
 }
 
+/* ---- and back ---- */
+
+/* The tokenizer.json written for a vocabulary of scores gives the vocabulary's ids. */
+static void written(void **state)
+{
+    const struct fixture *f = *state;
+    static const struct {
+        const char *name, *notes;
+        int others;
+    } cases[] = {
+        {"llama2", "", 0},
+        {"mistral3", "", 0},
+        {"gemma",
+         "tokenizer.json: where user-defined tokens overlap it takes the leftmost, the GGUF file the longest\n",
+         0}};
+    n_wrong = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *name = cases[i].name;
+        struct nb_err err;
+        struct nb_strbuf notes;
+        struct nb_vocab v;
+        json_t *spec = load_family(name), *made;
+        nb_strbuf_init(&notes);
+        make_vocab(&v, spec, name);
+        struct nb_tokenizer *t = open_vocab(&v, name);
+        if (nb_vocab_tokenizer_json(&v, &made, &notes, &err)) fail_msg("%s", err.text);
+        assert_non_null(made);
+        assert_string_equal(nb_strbuf_cstr(&notes), cases[i].notes);
+        int others = count_other_ids(f, made, t, name);
+        if (others != cases[i].others) {
+            n_wrong++;
+            fprintf(stderr, "%s: %d texts with other ids than as written\n", name, others);
+        }
+        nb_tokenizer_close(t);
+        nb_vocab_release(&v);
+        nb_strbuf_release(&notes);
+        json_decref(made);
+        json_decref(spec);
+    }
+    assert_int_equal(n_wrong, 0);
+}
+
+/* Scores that are all equal put the merges in no order. */
+static void not_written(void **state)
+{
+    (void)state;
+    struct nb_err err;
+    struct nb_strbuf notes;
+    struct nb_vocab v;
+    json_t *spec = load_family("llama2"), *made;
+    nb_strbuf_init(&notes);
+    make_vocab(&v, spec, "llama2");
+    float *scores = nb_calloc(v.n, sizeof *scores);
+    v.scores = scores;
+    assert_int_equal(nb_vocab_tokenizer_json(&v, &made, &notes, &err), 0);
+    assert_null(made);
+    assert_string_equal(
+        nb_strbuf_cstr(&notes),
+        "tokenizer.json is not written: all scores are equal, nothing orders the merges\n");
+    nb_vocab_release(&v);
+    nb_strbuf_release(&notes);
+    nb_free(scores);
+    json_decref(spec);
+}
+
 int main(void)
 {
     struct fixture f = {load("tests/golden/tokenizers", "corpus.json"),
                         load("tests/golden/vocabs", "expected.json")};
     struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(families, &f),
-        cmocka_unit_test(no_name),
-        cmocka_unit_test_prestate(rules, &f),
-        cmocka_unit_test_prestate(variants, &f),
+        cmocka_unit_test_prestate(families, &f), cmocka_unit_test(no_name),
+        cmocka_unit_test_prestate(rules, &f),    cmocka_unit_test_prestate(variants, &f),
+        cmocka_unit_test_prestate(written, &f),  cmocka_unit_test(not_written),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(f.corpus);
