@@ -282,6 +282,13 @@ size_t nb_gguf_out_head(const struct nb_gguf_out *o)
     return embedding;
 }
 
+bool nb_gguf_out_ties_head(const struct nb_gguf_out *o)
+{
+    const char *head = o->model->arch.head_name;
+    if (o->model->gguf || !nb_safetensors_find(o->model->tensors, head)) return false;
+    return strcmp(o->items[nb_gguf_out_head(o)].item.source, head) != 0;
+}
+
 uint64_t nb_gguf_out_bytes(const struct nb_gguf_out *o)
 {
     return nb_gguf_writer_bytes(o->writer);

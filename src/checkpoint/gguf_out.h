@@ -58,6 +58,8 @@ size_t nb_gguf_out_count(const struct nb_gguf_out *o);
 const struct nb_gguf_item *nb_gguf_out_at(const struct nb_gguf_out *o, size_t i);
 /* Index of the head's weight: output.weight, or the embedding's when it is tied. */
 size_t nb_gguf_out_head(const struct nb_gguf_out *o);
+/* The source has a head of its own that is left out, because the embedding stands for it. */
+bool nb_gguf_out_ties_head(const struct nb_gguf_out *o);
 /* Index of the weight of a linear. Every layer has all of them. */
 size_t nb_gguf_out_linear(const struct nb_gguf_out *o, int64_t layer, int linear);
 uint64_t nb_gguf_out_bytes(const struct nb_gguf_out *o); /* of all tensors */

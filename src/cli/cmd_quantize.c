@@ -95,20 +95,6 @@ static json_t *layers_json(const struct nb_quantize_report *r)
     return layers;
 }
 
-static json_t *gate_json(const struct nb_quantize_report *r)
-{
-    const struct nb_eval_result *g = &r->gate;
-    const struct nb_compare_result *c = &g->compare;
-    if (!r->has_gate) return json_pack("{s:s}", "verdict", "skipped");
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:[o, o], s:I}", "verdict",
-                     nb_verdict_name(g->verdict), "reason", g->verdict_text, "kld_mean",
-                     nb_cli_real(c->kld_mean), "kld_p99", nb_cli_real(c->kld_p99), "same_top",
-                     nb_cli_real(c->same_top), "ppl", nb_cli_real(g->ppl), "ppl_base",
-                     nb_cli_real(c->ppl_base), "ppl_ratio", nb_cli_real(c->ppl_ratio),
-                     "ppl_ratio_ci95", nb_cli_real(c->ppl_ratio_lo), nb_cli_real(c->ppl_ratio_hi),
-                     "tokens", (json_int_t)g->n_tokens);
-}
-
 static int emit(struct nb_cli *cli, const struct nb_quantize_opts *q,
                 const struct nb_quantize_report *r, struct nb_err *err)
 {
@@ -137,7 +123,7 @@ static int emit(struct nb_cli *cli, const struct nb_quantize_opts *q,
                                           (json_int_t)r->plan_peak_bytes, "disk_bytes",
                                           (json_int_t)r->plan_disk_bytes));
         } else {
-            json_object_set_new(o, "gate", gate_json(r));
+            json_object_set_new(o, "gate", nb_gate_json(r->has_gate ? &r->gate : NULL));
         }
     }
     return nb_cli_emit(cli, o, err);
@@ -179,18 +165,7 @@ static void print_result(const struct nb_quantize_opts *q, const struct nb_quant
     nb_format_bytes(r->peak_rss_bytes, rss, sizeof rss);
     printf("size: %s, weights of the source %s; %.1f s, peak memory %s\n", size, source, r->seconds,
            rss);
-    if (!r->has_gate) {
-        printf("gate: skipped, not verified\n");
-        return;
-    }
-    const struct nb_eval_result *g = &r->gate;
-    const struct nb_compare_result *c = &g->compare;
-    static const char *const words[] = {"SKIPPED", "PASS", "FAIL", "UNDECIDED"};
-    printf("gate: %s: %s\n", words[g->verdict], g->verdict_text);
-    printf(
-        "      KL divergence mean %.5f, 99 %% %.4f; same top token %.2f %%; perplexity %.4f, float %.4f; %" PRId64
-        " tokens\n",
-        c->kld_mean, c->kld_p99, 100 * c->same_top, g->ppl, c->ppl_base, g->n_tokens);
+    nb_gate_print(r->has_gate ? &r->gate : NULL);
 }
 
 /* ---- the run ---- */

@@ -181,3 +181,30 @@ int nb_gate_run(void *ctx, const char *dir, const struct nb_windows *calibration
     nb_model_close(base);
     return rc;
 }
+
+json_t *nb_gate_json(const struct nb_eval_result *g)
+{
+    if (!g) return json_pack("{s:s}", "verdict", "skipped");
+    const struct nb_compare_result *c = &g->compare;
+    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:[o, o], s:I}", "verdict",
+                     nb_verdict_name(g->verdict), "reason", g->verdict_text, "kld_mean",
+                     nb_cli_real(c->kld_mean), "kld_p99", nb_cli_real(c->kld_p99), "same_top",
+                     nb_cli_real(c->same_top), "ppl", nb_cli_real(g->ppl), "ppl_base",
+                     nb_cli_real(c->ppl_base), "ppl_ratio", nb_cli_real(c->ppl_ratio),
+                     "ppl_ratio_ci95", nb_cli_real(c->ppl_ratio_lo), nb_cli_real(c->ppl_ratio_hi),
+                     "tokens", (json_int_t)g->n_tokens);
+}
+
+void nb_gate_print(const struct nb_eval_result *g)
+{
+    static const char *const words[] = {"SKIPPED", "PASS", "FAIL", "UNDECIDED"};
+    if (!g) {
+        printf("gate: skipped, not verified\n");
+        return;
+    }
+    const struct nb_compare_result *c = &g->compare;
+    printf("gate: %s: %s\n", words[g->verdict], g->verdict_text);
+    printf("      KL divergence mean %.5f, 99 %% %.4f; same top token %.2f %%; perplexity %.4f, "
+           "float %.4f; %" PRId64 " tokens\n",
+           c->kld_mean, c->kld_p99, 100 * c->same_top, g->ppl, c->ppl_base, g->n_tokens);
+}

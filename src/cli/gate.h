@@ -36,4 +36,8 @@ void nb_gate_release(struct nb_gate *g);
 int nb_gate_run(void *ctx, const char *dir, const struct nb_windows *calibration,
                 struct nb_eval_result *result, struct nb_err *err);
 
+/* The result as the field "gate" of quantize's JSON, and as text on stdout. NULL: there was no gate. */
+json_t *nb_gate_json(const struct nb_eval_result *g);
+void nb_gate_print(const struct nb_eval_result *g);
+
 #endif

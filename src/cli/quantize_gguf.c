@@ -58,29 +58,23 @@ void nb_cli_print_notes(const struct nb_strbuf *text)
     }
 }
 
-static json_t *gate_json(const struct nb_gguf_report *r)
-{
-    const struct nb_compare_result *c = &r->gate.compare;
-    if (!r->has_gate) return json_pack("{s:s}", "verdict", "skipped");
-    return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:I}", "verdict",
-                     nb_verdict_name(r->gate.verdict), "reason", r->gate.verdict_text, "kld_mean",
-                     nb_cli_real(c->kld_mean), "same_top", nb_cli_real(c->same_top), "ppl",
-                     nb_cli_real(r->gate.ppl), "ppl_base", nb_cli_real(c->ppl_base), "ppl_ratio",
-                     nb_cli_real(c->ppl_ratio), "tokens", (json_int_t)r->gate.n_tokens);
-}
-
 static int emit(struct nb_cli *cli, const char *name, const struct nb_gguf_opts *o,
                 const struct nb_gguf_report *r, struct nb_err *err)
 {
+    const bool quantizes = r->quantized > 0;
     json_t *j = json_pack(
-        "{s:s, s:o, s:s, s:s, s:{s:I, s:I, s:I}, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:b, s:o, s:o}",
-        "command", name, "out", nb_cli_string(o->out), "format", "gguf", "scheme", r->scheme,
-        "tensors", "all", (json_int_t)r->tensors, "quantized", (json_int_t)r->quantized, "weighted",
-        (json_int_t)r->weighted, "types", types_json(r), "bits_per_weight",
-        nb_cli_real(r->bits_per_weight), "files", (json_int_t)r->n_files, "bytes",
-        (json_int_t)r->bytes, "bytes_source", (json_int_t)r->bytes_source, "seconds",
+        "{s:s, s:o, s:s, s:s, s:s, s:[], s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:I, s:I, s:I, s:o, s:I, s:b, s:n, s:o, s:o}",
+        "command", name, "out", nb_cli_string(o->out), "method", quantizes ? "rtn" : "none",
+        "format", "gguf", "scheme", r->scheme, "layers", "tensors", "source",
+        (json_int_t)r->tensors_source, "quantized", (json_int_t)r->quantized, "weighted",
+        (json_int_t)r->weighted, "copied",
+        (json_int_t)(r->tensors_source - r->quantized - r->tensors_tied), "tied",
+        (json_int_t)r->tensors_tied, "dropped", (json_int_t)0, "types", types_json(r),
+        "bits_per_weight", nb_cli_real(r->bits_per_weight), "files", (json_int_t)r->n_files,
+        "bytes", (json_int_t)r->bytes, "bytes_source", (json_int_t)r->bytes_source, "seconds",
         nb_cli_real(r->seconds), "peak_rss_bytes", (json_int_t)r->peak_rss_bytes, "dry_run",
-        (int)o->dry_run, "gate", gate_json(r), "notes", nb_cli_lines(&r->notes));
+        (int)o->dry_run, "calibration", "gate", nb_gate_json(r->has_gate ? &r->gate : NULL),
+        "notes", nb_cli_lines(&r->notes));
     return nb_cli_emit(cli, j, err);
 }
 
@@ -106,21 +100,6 @@ static void print(const struct nb_gguf_opts *o, const struct nb_gguf_report *r)
     nb_cli_print_notes(&r->notes);
 }
 
-static void print_gate(const struct nb_gguf_report *r)
-{
-    static const char *const words[] = {"SKIPPED", "PASS", "FAIL", "UNDECIDED"};
-    const struct nb_eval_result *g = &r->gate;
-    if (!r->has_gate) {
-        printf("gate: skipped, not verified\n");
-        return;
-    }
-    printf("gate: %s: %s\n", words[g->verdict], g->verdict_text);
-    printf("      KL divergence mean %.5f, 99 %% %.4f; same top token %.2f %%; perplexity %.4f, "
-           "float %.4f; %" PRId64 " tokens\n",
-           g->compare.kld_mean, g->compare.kld_p99, 100 * g->compare.same_top, g->ppl,
-           g->compare.ppl_base, g->n_tokens);
-}
-
 int nb_cli_write_gguf(struct nb_cli *cli, const char *name, const struct nb_gguf_opts *opts,
                       struct nb_pool *pool, struct nb_err *err)
 {
@@ -134,7 +113,8 @@ int nb_cli_write_gguf(struct nb_cli *cli, const char *name, const struct nb_gguf
             printed = emit(cli, name, opts, &report, &late);
         } else {
             print(opts, &report);
-            if (!opts->dry_run && !strcmp(name, "quantize")) print_gate(&report);
+            if (!opts->dry_run && !strcmp(name, "quantize"))
+                nb_gate_print(report.has_gate ? &report.gate : NULL);
         }
         if (printed && !rc) {
             *err = late;

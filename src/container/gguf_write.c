@@ -6,20 +6,18 @@
  * hours of work), tensors may be put from several threads, and an interrupted run goes on with the files
  * it left. They carry ".tmp" behind their names until all is written: no reader takes half a model for a
  * whole one. Whoever resumes must know which tensors were flushed: that is the journal's business. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
 #include "container/gguf.h"
 #include "container/gguf_layout.h"
+#include "container/planned_files.h"
 
 static char *tmp_path(const struct nb_gguf_file *f)
 {
@@ -54,105 +52,38 @@ static int sort_names(struct nb_gguf_writer *w, struct nb_err *err)
     return 0;
 }
 
-/* Has the file the planned size and header, byte for byte? */
-static bool is_planned_file(int fd, const struct nb_gguf_file *f)
+/* What planned_files.h takes; files named .tmp, or by their final names. Free with plan_free. */
+static struct nb_planned_file *plan_files(const struct nb_gguf_writer *w, bool tmp)
 {
-    struct stat st;
-    if (fstat(fd, &st) || (uint64_t)st.st_size != f->file_bytes) return false;
-    unsigned char *found = nb_alloc(f->head_bytes, 1);
-    bool same = found && !nb_pread_all(fd, found, f->head_bytes, 0, f->path, NULL) &&
-                !memcmp(found, f->head, f->head_bytes);
-    nb_free(found);
-    return same;
+    struct nb_planned_file *files = nb_xalloc(w->layout.n_files * sizeof *files);
+    for (size_t i = 0; i < w->layout.n_files; i++) {
+        const struct nb_gguf_file *f = &w->layout.files[i];
+        files[i] = (struct nb_planned_file){tmp ? tmp_path(f) : nb_xstrdup(f->path), f->head,
+                                            f->head_bytes, f->file_bytes};
+    }
+    return files;
 }
 
-static bool keep(struct nb_gguf_writer *w, size_t i, const char *path)
+static void plan_free(struct nb_planned_file *files, size_t n)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-    if (fd < 0) return false;
-    if (!is_planned_file(fd, &w->layout.files[i])) {
-        close(fd);
-        return false;
-    }
-    w->fds[i] = fd;
-    return w->kept[i] = true;
+    for (size_t i = 0; i < n; i++) nb_free((void *)files[i].path);
+    nb_free(files);
 }
 
 /* Opens what an earlier run left whole; one that ended while it renamed left final names, too. */
-static void find_kept(struct nb_gguf_writer *w)
+static void find_kept(struct nb_gguf_writer *w, const struct nb_planned_file *tmp)
 {
-    for (size_t i = 0; i < w->layout.n_files; i++) {
-        char *tmp = tmp_path(&w->layout.files[i]);
-        if (!keep(w, i, tmp)) w->named[i] = keep(w, i, w->layout.files[i].path);
-        nb_free(tmp);
+    const size_t n = w->layout.n_files;
+    struct nb_planned_file *final = plan_files(w, false);
+    for (size_t i = 0; i < n; i++) {
+        w->fds[i] = nb_planned_file_take(&tmp[i]);
+        if (w->fds[i] < 0) {
+            w->fds[i] = nb_planned_file_take(&final[i]);
+            w->named[i] = w->fds[i] >= 0;
+        }
+        w->kept[i] = w->fds[i] >= 0;
     }
-}
-
-/* What the disk lacks for the files that are not there yet, as one sentence. */
-static int fail_no_space(const struct nb_gguf_writer *w, size_t first, const char *dir,
-                         struct nb_err *err)
-{
-    uint64_t required = 0, have = nb_path_free_bytes(dir);
-    for (size_t i = first; i < w->layout.n_files; i++) {
-        if (!w->kept[i]) required += w->layout.files[i].file_bytes;
-    }
-    uint64_t missing = required > have ? required - have : 1;
-    nb_fail(err, NB_E_NOSPACE,
-            "%s: the disk is full: the model needs %" PRIu64 " more bytes, %" PRIu64
-            " are free, %" PRIu64 " are missing",
-            w->layout.files[first].path, required, have, missing);
-    return nb_err_hint(err, "free that much space and run the same command again");
-}
-
-static int create_file(struct nb_gguf_writer *w, size_t i, const char *dir, struct nb_err *err)
-{
-    const struct nb_gguf_file *f = &w->layout.files[i];
-    char *path = tmp_path(f);
-    int rc = 0, fd = w->fds[i] = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) {
-        rc = nb_fail_errno(err, "%s: cannot create", path);
-        goto out;
-    }
-    int code = posix_fallocate(fd, 0, (off_t)f->file_bytes);
-    if (code == EOPNOTSUPP || code == EINVAL)
-        code = ftruncate(fd, (off_t)f->file_bytes) ? errno : 0;
-    if (code == ENOSPC || code == EDQUOT) {
-        unlink(path); /* its blocks count as free again */
-        close(fd);
-        w->fds[i] = -1;
-        rc = fail_no_space(w, i, dir, err);
-    } else if (code) {
-        errno = code;
-        rc = nb_fail_errno(err, "%s: cannot reserve %" PRIu64 " bytes", path, f->file_bytes);
-        if (code == EFBIG)
-            nb_err_hint(err, "the file system takes no file of that size: split the model");
-    } else {
-        rc = nb_pwrite_all(fd, f->head, f->head_bytes, 0, path, err);
-    }
-out:
-    nb_free(path);
-    return rc;
-}
-
-static int create_files(struct nb_gguf_writer *w, const char *dir, struct nb_err *err)
-{
-    uint64_t required = 0, have = nb_path_free_bytes(dir);
-    for (size_t i = 0; i < w->layout.n_files; i++) {
-        if (!w->kept[i]) required += w->layout.files[i].file_bytes;
-    }
-    if (have && required > have) return fail_no_space(w, 0, dir, err);
-    int rc = 0;
-    size_t i = 0;
-    for (; !rc && i < w->layout.n_files; i++) {
-        if (!w->kept[i]) rc = create_file(w, i, dir, err);
-    }
-    while (rc && i-- > 0) { /* leave nothing half made that holds the space */
-        if (w->kept[i]) continue;
-        char *path = tmp_path(&w->layout.files[i]);
-        unlink(path);
-        nb_free(path);
-    }
-    return rc;
+    plan_free(final, n);
 }
 
 int nb_gguf_writer_open(struct nb_gguf_writer *w, const struct nb_gguf_writer_opts *opts,
@@ -168,9 +99,20 @@ int nb_gguf_writer_open(struct nb_gguf_writer *w, const struct nb_gguf_writer_op
     if (!w->fds || !w->kept || !w->named)
         return nb_fail(err, NB_E_NOMEM, "%s: no memory for %zu files", opts->path, n);
     for (size_t i = 0; i < n; i++) w->fds[i] = -1;
-    if (opts->resume) find_kept(w);
+    struct nb_planned_file *files = plan_files(w, true);
     char *dir = nb_path_parent(opts->path);
-    rc = create_files(w, dir, err);
+    if (opts->resume) find_kept(w, files);
+    const struct nb_planned_set set = {
+        .file = files,
+        .n = n,
+        .fds = w->fds,
+        .kept = w->kept,
+        .dir = dir,
+        .needs = "the model needs",
+        .where = opts->path,
+        .when_larger = "the file system takes no file of that size: split the model"};
+    rc = nb_planned_files_make(&set, err);
+    plan_free(files, n);
     if (!rc) rc = nb_dir_sync(dir, err);
     nb_free(dir);
     return rc;

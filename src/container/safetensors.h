@@ -73,8 +73,7 @@ int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *op
 /* Writes the whole data of a planned tensor at its place. bytes must match the plan. Thread-safe. */
 int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data, size_t bytes,
                      struct nb_err *err);
-/* Writes a piece of it, at `offset` bytes into the tensor; the last byte comes last. Thread-safe for
- * different tensors. */
+/* Writes a piece of it, at `offset` bytes into the tensor, each byte once, in any order. Thread-safe. */
 int nb_st_writer_put_at(struct nb_st_writer *w, const char *name, uint64_t offset, const void *data,
                         size_t bytes, struct nb_err *err);
 int nb_st_writer_sync(struct nb_st_writer *w, struct nb_err *err); /* fsync what was written */

@@ -8,27 +8,25 @@
  * business, not ours. */
 #include "container/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "container/planned_files.h"
 #include "container/safetensors_layout.h"
 
 struct nb_st_writer {
     struct nb_st_layout layout;
     size_t capacity;
-    size_t *by_name;   /* indices of tensors in name order; made by open */
-    int *fds;          /* per shard, -1: not open */
-    bool *kept;        /* per shard: found whole from an earlier run */
-    atomic_uchar *put; /* per tensor */
+    size_t *by_name;       /* indices of tensors in name order; made by open */
+    int *fds;              /* per shard, -1: not open */
+    bool *kept;            /* per shard: found whole from an earlier run */
+    _Atomic uint64_t *put; /* bytes of each tensor that are there */
     char *dir;
 };
 
@@ -104,96 +102,30 @@ static int sort_names(struct nb_st_writer *w, struct nb_err *err)
     return 0;
 }
 
-/* Has the file the planned size and header, byte for byte? */
-static bool is_planned_file(int fd, const struct nb_st_shard *s)
+/* Takes up what an earlier run left whole, makes the other shards. */
+static int open_shards(struct nb_st_writer *w, bool resume, struct nb_err *err)
 {
-    struct stat st;
-    if (fstat(fd, &st) || (uint64_t)st.st_size != s->file_bytes) return false;
-    char *found = nb_alloc(s->head_bytes, 1);
-    bool same = found && !nb_pread_all(fd, found, s->head_bytes, 0, s->name, NULL) &&
-                !memcmp(found, s->head, s->head_bytes);
-    nb_free(found);
-    return same;
-}
-
-/* What the disk lacks for the shards that are not there yet, as one sentence. */
-static int fail_no_space(const struct nb_st_writer *w, size_t first, struct nb_err *err)
-{
-    uint64_t need = 0, have = nb_path_free_bytes(w->dir);
-    for (size_t i = first; i < w->layout.n_shards; i++) {
-        if (!w->kept[i]) need += w->layout.shards[i].file_bytes;
+    const size_t n = w->layout.n_shards;
+    struct nb_planned_file *files = nb_xalloc(n * sizeof *files);
+    for (size_t i = 0; i < n; i++) {
+        const struct nb_st_shard *s = &w->layout.shards[i];
+        files[i] = (struct nb_planned_file){nb_path_join(w->dir, s->name), s->head, s->head_bytes,
+                                            s->file_bytes};
+        w->fds[i] = resume ? nb_planned_file_take(&files[i]) : -1;
+        w->kept[i] = w->fds[i] >= 0;
     }
-    uint64_t missing = need > have ? need - have : 1;
-    nb_fail(err, NB_E_NOSPACE,
-            "%s: the disk is full: the weights need %" PRIu64 " more bytes, %" PRIu64
-            " are free, %" PRIu64 " are missing",
-            w->dir, need, have, missing);
-    return nb_err_hint(err, "free that much space and run the same command again");
-}
-
-static int create_shard(struct nb_st_writer *w, size_t i, const char *path, struct nb_err *err)
-{
-    const struct nb_st_shard *s = &w->layout.shards[i];
-    int fd = w->fds[i] = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return nb_fail_errno(err, "%s: cannot create", path);
-    if (s->file_bytes > INT64_MAX) return nb_fail(err, NB_E_SPEC, "%s: too large for a file", path);
-    int code = posix_fallocate(fd, 0, (off_t)s->file_bytes);
-    if (code == EOPNOTSUPP || code == EINVAL) {
-        code = ftruncate(fd, (off_t)s->file_bytes) ? errno : 0;
-    }
-    if (code == ENOSPC || code == EDQUOT) {
-        unlink(path); /* its blocks count as free again */
-        close(fd);
-        w->fds[i] = -1;
-        return fail_no_space(w, i, err);
-    }
-    if (code) {
-        errno = code;
-        nb_fail_errno(err, "%s: cannot reserve %" PRIu64 " bytes", path, s->file_bytes);
-        if (code == EFBIG)
-            nb_err_hint(err, "the file system takes no file of that size: choose smaller shards");
-        return err ? err->status : NB_E_IO;
-    }
-    return nb_pwrite_all(fd, s->head, s->head_bytes, 0, path, err);
-}
-
-/* Opens what an earlier run left whole. */
-static void find_kept(struct nb_st_writer *w)
-{
-    for (size_t i = 0; i < w->layout.n_shards; i++) {
-        char *path = nb_path_join(w->dir, w->layout.shards[i].name);
-        int fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd >= 0 && is_planned_file(fd, &w->layout.shards[i])) {
-            w->fds[i] = fd;
-            w->kept[i] = true;
-        } else if (fd >= 0) {
-            close(fd);
-        }
-        nb_free(path);
-    }
-}
-
-static int create_shards(struct nb_st_writer *w, struct nb_err *err)
-{
-    uint64_t need = 0, have = nb_path_free_bytes(w->dir);
-    for (size_t i = 0; i < w->layout.n_shards; i++) {
-        if (!w->kept[i]) need += w->layout.shards[i].file_bytes;
-    }
-    if (have && need > have) return fail_no_space(w, 0, err);
-    int rc = 0;
-    size_t i = 0;
-    for (; !rc && i < w->layout.n_shards; i++) {
-        if (w->kept[i]) continue;
-        char *path = nb_path_join(w->dir, w->layout.shards[i].name);
-        rc = create_shard(w, i, path, err);
-        nb_free(path);
-    }
-    while (rc && i-- > 0) { /* leave nothing half made that holds the space */
-        if (w->kept[i]) continue;
-        char *path = nb_path_join(w->dir, w->layout.shards[i].name);
-        unlink(path);
-        nb_free(path);
-    }
+    const struct nb_planned_set set = {
+        .file = files,
+        .n = n,
+        .fds = w->fds,
+        .kept = w->kept,
+        .dir = w->dir,
+        .needs = "the weights need",
+        .where = w->dir,
+        .when_larger = "the file system takes no file of that size: choose smaller shards"};
+    int rc = nb_planned_files_make(&set, err);
+    for (size_t i = 0; i < n; i++) nb_free((void *)files[i].path);
+    nb_free(files);
     return rc;
 }
 
@@ -242,8 +174,7 @@ int nb_st_writer_open(struct nb_st_writer *w, const struct nb_st_writer_opts *op
         return nb_fail(err, NB_E_NOMEM, "no memory for %zu shards", w->layout.n_shards);
     for (size_t i = 0; i < w->layout.n_shards; i++) w->fds[i] = -1;
     rc = remove_stale(w, err);
-    if (!rc && opts->resume) find_kept(w);
-    if (!rc) rc = create_shards(w, err);
+    if (!rc) rc = open_shards(w, opts->resume, err);
     if (!rc) rc = write_index(w, err);
     return rc ? rc : nb_dir_sync(w->dir, err);
 }
@@ -275,7 +206,7 @@ int nb_st_writer_put(struct nb_st_writer *w, const char *name, const void *data,
     }
     const struct nb_st_shard *s = &w->layout.shards[t->shard];
     int rc = nb_pwrite_all(w->fds[t->shard], data, bytes, s->head_bytes + t->offset, s->name, err);
-    if (!rc) atomic_store(&w->put[i], 1);
+    if (!rc) atomic_store(&w->put[i], t->bytes);
     return rc;
 }
 
@@ -294,7 +225,7 @@ int nb_st_writer_put_at(struct nb_st_writer *w, const char *name, uint64_t offse
     const struct nb_st_shard *s = &w->layout.shards[t->shard];
     int rc = nb_pwrite_all(w->fds[t->shard], data, bytes, s->head_bytes + t->offset + offset,
                            s->name, err);
-    if (!rc && offset + bytes == t->bytes) atomic_store(&w->put[i], 1);
+    if (!rc) atomic_fetch_add(&w->put[i], bytes);
     return rc;
 }
 
@@ -309,7 +240,7 @@ int nb_st_writer_mark(struct nb_st_writer *w, const char *name, struct nb_err *e
                        "%s/%s: was lost or changed, so tensor '%.120s' is not there", w->dir,
                        w->layout.shards[t->shard].name, name);
     }
-    atomic_store(&w->put[i], 1);
+    atomic_store(&w->put[i], t->bytes);
     return 0;
 }
 
@@ -326,10 +257,15 @@ int nb_st_writer_sync(struct nb_st_writer *w, struct nb_err *err)
 int nb_st_writer_finish(struct nb_st_writer *w, struct nb_err *err)
 {
     for (size_t i = 0; i < w->layout.n_tensors; i++) {
-        if (!atomic_load(&w->put[i])) {
+        const struct nb_st_planned *t = &w->layout.tensors[i];
+        const uint64_t there = atomic_load(&w->put[i]);
+        if (there == t->bytes) continue;
+        if (!there)
             return nb_fail(err, NB_E_FAIL, "tensor '%.120s' was planned but never written",
-                           w->layout.tensors[i].name);
-        }
+                           t->name);
+        return nb_fail(err, NB_E_FAIL,
+                       "tensor '%.120s' has %" PRIu64 " bytes, %" PRIu64 " of them were written",
+                       t->name, t->bytes, there);
     }
     int rc = nb_st_writer_sync(w, err);
     for (size_t i = 0; i < w->layout.n_shards; i++) {

@@ -136,6 +136,7 @@ static void describe(struct run *r)
     q->bytes_source = nb_model_bytes(r->model);
     for (size_t i = 0; i < nb_gguf_out_count(r->out); i++) {
         const struct nb_gguf_item *it = nb_gguf_out_at(r->out, i);
+        q->tensors_source += it->source[0] != '\0';
         q->quantized += it->quantized;
         q->weighted += it->importance != NULL;
         count_type(q, it);
@@ -143,6 +144,8 @@ static void describe(struct run *r)
         weights += (double)it->rows * (double)it->cols;
         bits += 8 * (double)it->bytes;
     }
+    q->tensors_tied = nb_gguf_out_ties_head(r->out);
+    q->tensors_source += q->tensors_tied;
     q->bits_per_weight = weights > 0 ? bits / weights : 0;
 }
 

@@ -44,7 +44,9 @@ enum { NB_GGUF_MAX_TYPES = 32 };
 
 struct nb_gguf_report {
     char scheme[16];
-    int64_t tensors, quantized, weighted; /* weighted: by an importance matrix */
+    int64_t tensors, tensors_source,
+        tensors_tied;            /* of the file; of the model, and left out of it */
+    int64_t quantized, weighted; /* weighted: by an importance matrix */
     struct nb_gguf_type_sum types[NB_GGUF_MAX_TYPES];
     size_t n_types;
     double bits_per_weight; /* over all matrices */

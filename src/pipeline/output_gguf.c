@@ -29,19 +29,15 @@ static int plan(struct nb_run *r, struct nb_err *err)
 {
     (void)err;
     struct nb_quantize_report *q = r->report;
-    bool head = false;
     for (size_t i = 0; i < nb_gguf_out_count(r->gguf); i++) {
         const struct nb_gguf_item *it = nb_gguf_out_at(r->gguf, i);
-        head |= !strcmp(it->source, r->model->arch.head_name);
         if (!it->source[0]) continue; /* made, not taken */
         q->tensors_source++;
         if (it->quantized) q->tensors_quantized++;
         else q->tensors_copied++;
     }
-    const bool tied = !r->model->gguf && !head &&
-                      nb_safetensors_find(r->model->tensors, r->model->arch.head_name);
-    q->tensors_tied = tied;
-    q->tensors_source += tied;
+    q->tensors_tied = nb_gguf_out_ties_head(r->gguf);
+    q->tensors_source += q->tensors_tied;
     snprintf(q->scheme, sizeof q->scheme, "%s", r->choice.rules.preset->name);
     return 0;
 }

@@ -267,6 +267,28 @@ static void test_misuse(void **state)
     nb_st_writer_free(w);
 }
 
+/* Pieces in any order; the last one alone is not the tensor. */
+static void test_pieces(void **state)
+{
+    const struct nb_st_writer_opts o = {.dir = *state};
+    struct nb_err err;
+    for (int whole = 0; whole <= 1; whole++) {
+        struct nb_st_writer *w = nb_st_writer_new();
+        plan(w, "a", NB_U8, 6);
+        OK(nb_st_writer_open(w, &o, &err));
+        OK(nb_st_writer_put_at(w, "a", 4, "56", 2, &err));
+        assert_int_equal(nb_st_writer_put_at(w, "a", 5, "67", 2, &err), NB_E_FAIL);
+        if (whole) OK(nb_st_writer_put_at(w, "a", 0, "1234", 4, &err));
+        assert_int_equal(nb_st_writer_finish(w, &err), whole ? 0 : NB_E_FAIL);
+        if (!whole) assert_string_equal(err.text, "tensor 'a' has 6 bytes, 2 of them were written");
+        nb_st_writer_free(w);
+    }
+    struct nb_safetensors *st;
+    OK(nb_safetensors_open(&st, *state, &err));
+    assert_memory_equal(nb_safetensors_find(st, "a")->data.data, "123456", 6);
+    nb_safetensors_close(st);
+}
+
 /* More than any disk: noticed before a byte of data, and nothing is left. */
 static void test_disk_full(void **state)
 {
@@ -375,6 +397,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_metadata, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume, setup, teardown),
         cmocka_unit_test_setup_teardown(test_resume_with_changed_shard, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(test_misuse, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_too_long, setup, teardown),
