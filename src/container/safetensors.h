@@ -35,6 +35,9 @@ const char *nb_safetensors_file_of(const struct nb_safetensors *st, const struct
 uint64_t nb_safetensors_bytes(const struct nb_safetensors *st); /* tensor bytes */
 /* The tensor's pages are not needed again soon. */
 void nb_safetensors_drop(const struct nb_safetensors *st, const struct nb_tensor *t);
+/* The same of a part of its data. */
+void nb_safetensors_drop_part(const struct nb_safetensors *st, const struct nb_tensor *t,
+                              struct nb_span part);
 
 /* Parses and checks one file image (what the fuzzer calls): header rules only, no I/O. `what` names the
  * file in messages. On success *tensors (nb_free) holds *n views into image, names owned by *header

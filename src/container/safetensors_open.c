@@ -323,7 +323,13 @@ uint64_t nb_safetensors_bytes(const struct nb_safetensors *st)
     return st->bytes;
 }
 
+void nb_safetensors_drop_part(const struct nb_safetensors *st, const struct nb_tensor *t,
+                              struct nb_span part)
+{
+    nb_map_drop(&st->shards[((const struct item *)t)->shard].map, part.data, part.bytes);
+}
+
 void nb_safetensors_drop(const struct nb_safetensors *st, const struct nb_tensor *t)
 {
-    nb_map_drop(&st->shards[((const struct item *)t)->shard].map, t->data.data, t->data.bytes);
+    nb_safetensors_drop_part(st, t, t->data);
 }

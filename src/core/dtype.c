@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/fp8.h"
 #include "base/half.h"
 
 static const struct {
@@ -69,6 +70,12 @@ bool nb_to_f32(float *dst, const void *src, enum nb_dtype t, size_t n)
             dst[i] = (float)d;
         }
         return true;
+    case NB_F8_E4M3:
+        for (size_t i = 0; i < n; i++) dst[i] = nb_e4m3_to_f32(p[i]);
+        return true;
+    case NB_F8_E8M0:
+        for (size_t i = 0; i < n; i++) dst[i] = nb_e8m0_to_f32(p[i]);
+        return true;
     default: return false;
     }
 }
@@ -101,5 +108,6 @@ float nb_round_to(float x, enum nb_dtype t)
 {
     if (t == NB_F16) return nb_f16_to_f32(nb_f32_to_f16(x));
     if (t == NB_BF16) return nb_bf16_to_f32(nb_f32_to_bf16(x));
+    if (t == NB_F8_E4M3) return nb_e4m3_to_f32(nb_f32_to_e4m3(x));
     return x;
 }

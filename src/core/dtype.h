@@ -45,11 +45,11 @@ int nb_dtype_bits(enum nb_dtype t);
 bool nb_dtype_parse(const char *name, enum nb_dtype *out);
 bool nb_dtype_is_weight(enum nb_dtype t); /* F16, BF16, F32 (what a dense weight may be) */
 
-/* n elements of F16, BF16, F32 or F64 at src to f32. src needs no alignment. False: another type. */
+/* n elements of F16, BF16, F32, F64, F8_E4M3 or F8_E8M0 at src to f32. src needs no alignment. False: another type. */
 bool nb_to_f32(float *dst, const void *src, enum nb_dtype t, size_t n);
 /* n f32 to F16, BF16 or F32, round to nearest even. False: another type. */
 bool nb_from_f32(void *dst, const float *src, enum nb_dtype t, size_t n);
-/* x rounded to what type t can hold, back in f32 (F16, BF16, F32). */
+/* x rounded to what type t can hold, back in f32 (F16, BF16, F32, F8_E4M3; other types: x). */
 float nb_round_to(float x, enum nb_dtype t);
 
 #endif

@@ -27,6 +27,7 @@ struct nb_elem {
     int exp, man;       /* FLOAT only */
     int vec;            /* weights per code; 1 but for vector tables */
     const float *table; /* TABLE only; lives as long as the program */
+    const char *name;   /* for texts: "nf4"; NULL: by kind and bits */
 };
 
 enum nb_zero {
@@ -35,23 +36,46 @@ enum nb_zero {
     NB_ZERO_MIN   /* w = scale * elem(code) - min, min in weight units */
 };
 
-enum nb_act_kind { NB_ACT_NONE, NB_ACT_INT8_TOKEN, NB_ACT_FP8_TOKEN, NB_ACT_FP8_TENSOR };
+/* Numbers that a linear's input is rounded to before the product, all of them symmetric. Their scale is
+ * amax / 127, 448, 6 over a token (one row of x), a group of act_group columns of a token, or the whole input; or
+ * it was found in calibration: nb_qmat.input_scale. */
+enum nb_act_kind {
+    NB_ACT_NONE,
+    NB_ACT_INT8_TOKEN,  /* int8, int32 sums */
+    NB_ACT_INT8_STATIC, /* int8 of input_scale */
+    NB_ACT_INT8_OUTLIER, /* LLM.int8: per token, columns with any |x| >= act_threshold left in float */
+    NB_ACT_FP8_TOKEN,    /* E4M3 */
+    NB_ACT_FP8_GROUP,
+    NB_ACT_FP8_TENSOR, /* dynamic */
+    NB_ACT_FP8_STATIC, /* of input_scale */
+    NB_ACT_NVFP4, /* E2M1, groups of 16 under an E4M3 scale; input_scale is the file's global scale, which divides */
+    NB_ACT_MXFP4, /* E2M1, groups of 32 under a power of two */
+    NB_ACT_MXFP8  /* E4M3, the same */
+};
 
 struct nb_qspec { /* what kind of numbers; no data */
     struct nb_elem elem;
     int64_t group_rows, group_cols; /* weights sharing a scale: 1 x 128, 1 x K, 128 x 128, N x K */
+    bool
+        flat; /* groups are group_cols weights of the matrix read row by row, across the ends of rows */
     enum nb_dtype scale_dtype;  /* how scales (two levels: super-scales) are stored: F16, F32 ... */
     int64_t super_groups;       /* scales that share a super-scale; 0: single level */
+    bool super_flat;            /* supers run over all scales of the matrix, not row by row */
+    bool super_divides;         /* a scale is divided by its super-scale */
     int scale_bits, scale_zero; /* two levels: bits of a scale's code, and which code is scale 0 */
+    const float *scale_table;   /* or what each code means; NULL: code - scale_zero */
     enum nb_zero zero;
     bool symmetric;       /* CODE zeros are all 2^(bits-1) */
     bool zero_implied;    /* CODE zeros belong to the format and are not stored */
     enum nb_act_kind act; /* activation numbers it was made for */
+    int64_t act_group;    /* of NB_ACT_FP8_GROUP */
+    float act_threshold;  /* of NB_ACT_INT8_OUTLIER; 0: no column is left out */
 };
 
 /* Scales or zeros of a matrix: value[group_row * n_groups + group], decoded f32, exact in the file's
  * type. Two levels: value = super[group_row * n_supers + group / super_groups] * (code - scale_zero) +
- * offset (a minimum has no scale_zero); codes are kept for the file. */
+ * offset (a minimum has no scale_zero), with super_flat super[(group_row * n_groups + group) / super_groups];
+ * codes are kept for the file. */
 struct nb_plane {
     float *value;
     uint8_t *codes; /* NULL: single level */
@@ -62,21 +86,25 @@ struct nb_plane {
 struct nb_qmat {
     struct nb_qspec spec;
     int64_t rows, cols; /* N, K */
-    int64_t n_groups;   /* per group row: ceil(K / group_cols) */
-    int64_t n_supers;   /* per group row: ceil(n_groups / super_groups); 0: single level */
-    uint8_t *codes;     /* [N, K], one byte per code (vec 1, bits <= 8), original column order */
+    int64_t n_groups; /* per group row: ceil(K / group_cols); flat: of the matrix, one group row */
+    int64_t
+        n_supers; /* per group row: ceil(n_groups / super_groups); super_flat: of the matrix; 0: single level */
+    uint8_t *codes; /* [N, K], one byte per code (vec 1, bits <= 8), original column order */
     struct nb_plane scale, zero;
     const int32_t *col_group; /* [K] group per column (act-order); NULL: k / group_cols */
+    float input_scale; /* of static activations, see enum nb_act_kind; 0: the spec needs none */
 };
 
 /* Fills spec/rows/cols/n_groups/n_supers and allocates codes and planes from arena (zeroed), with
  * super_groups > 0 those of both levels: of the scales, and of the zeros when they are minima. group_cols <= 0
- * in spec means K, group_rows <= 0 means 1; groups larger than the matrix become it. col_group stays NULL.
+ * in spec means K, group_rows <= 0 means 1; groups larger than the matrix become it; flat is dropped where groups end
+ * with the rows. col_group stays NULL.
  * NB_E_NOMEM, or NB_E_SPEC for an empty matrix, elements of more than 8 bits or not of scalars, a FLOAT
  * whose parts do not add up, a TABLE without values, scale codes of more than 8 bits. */
 int nb_qmat_init(struct nb_qmat *q, const struct nb_qspec *spec, int64_t rows, int64_t cols,
                  struct nb_arena *arena, struct nb_err *err);
 
+/* Group of column k within its group row; not for flat. */
 static inline int64_t nb_qmat_group(const struct nb_qmat *q, int64_t k)
 {
     return q->col_group ? q->col_group[k] : k / q->spec.group_cols;
@@ -85,8 +113,13 @@ static inline int64_t nb_qmat_group(const struct nb_qmat *q, int64_t k)
 /* Index into scale.value / zero.value of weight (n, k). */
 static inline int64_t nb_qmat_plane_index(const struct nb_qmat *q, int64_t n, int64_t k)
 {
+    if (q->spec.flat) return (n * q->cols + k) / q->spec.group_cols;
     return n / q->spec.group_rows * q->n_groups + nb_qmat_group(q, k);
 }
+
+int64_t nb_qmat_group_rows(const struct nb_qmat *q); /* how many group rows there are */
+int64_t nb_qmat_planes(const struct nb_qmat *q);     /* scales of the matrix */
+int64_t nb_qmat_supers(const struct nb_qmat *q);     /* super-scales of the matrix */
 
 /* Two levels: the values of one group row from its codes and super-scales, one rounding per operation. */
 void nb_qmat_fill_values(struct nb_qmat *q, int64_t group_row);

@@ -7,6 +7,8 @@
 #include "numeric/numeric.h"
 
 extern const struct nb_numeric nb_numeric_int;
+extern const struct nb_numeric nb_numeric_bnb4, nb_numeric_bnb8;
+extern const struct nb_numeric nb_numeric_float, nb_numeric_nvfp4;
 
 /* int_fit.c: the fit of nb_numeric_int. */
 void nb_int_fit(const struct nb_grid_opts *opts, const float *w, const float *u, int64_t n,

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/pool.h"
 #include "core/qmat.h"
 
 enum nb_clip { NB_CLIP_NONE, NB_CLIP_MSE, NB_CLIP_WEIGHTED };
@@ -28,6 +29,9 @@ struct nb_grid_opts {
     int zero_min; /* smallest zero code allowed (gptq v1: 1) */
     bool
         coarse; /* WEIGHTED: a third of the scales and no refinement, to compare many settings quickly */
+    float
+        tensor_amax; /* one scale for a whole matrix: largest magnitude it must reach, so that matrices which
+                        * engines fuse get the same one; 0: the matrix's own */
 };
 
 struct nb_group_params {
@@ -53,6 +57,13 @@ struct nb_numeric {
     /* The same with parameters of its own for each weight: one column, n rows. */
     void (*round_lanes)(const struct nb_qspec *spec, const float *w, int64_t n,
                         const struct nb_lane_params *p, uint8_t *code, float *value);
+    /* The whole matrix by the rule of the format's own tools, which looks at weights alone (clip NONE, no statistics):
+     * their bytes. w [rows, cols] f32; q is initialized for opts->spec. NULL: fit and round group by group. */
+    int (*encode)(struct nb_qmat *q, const struct nb_grid_opts *opts, const float *w,
+                  struct nb_pool *pool, struct nb_err *err);
+    /* Scales that were chosen freely (q->scale.value) become what the file's two levels can hold: codes, supers,
+     * offset and value. NULL: single level only. */
+    int (*settle)(struct nb_qmat *q, const struct nb_grid_opts *opts, struct nb_err *err);
 };
 const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec); /* NULL: none */
 

@@ -9,7 +9,9 @@
 
 #include "numeric/encodings.h"
 
-static const struct nb_numeric *const numerics[] = {&nb_numeric_int, NULL};
+static const struct nb_numeric *const numerics[] = {&nb_numeric_bnb4,  &nb_numeric_bnb8,
+                                                    &nb_numeric_int,   &nb_numeric_float,
+                                                    &nb_numeric_nvfp4, NULL};
 
 const struct nb_numeric *nb_numeric_for(const struct nb_qspec *spec)
 {
