@@ -26,7 +26,7 @@ struct pair { /* inside a layer, or of the whole model */
     const char *hf, *gguf;
 };
 
-enum { N_NORMS = 6, N_WHOLE = 3 };
+enum { N_NORMS = 8, N_WHOLE = 5 };
 
 static void norm_names(const struct nb_arch *a, struct pair out[N_NORMS])
 {
@@ -37,6 +37,8 @@ static void norm_names(const struct nb_arch *a, struct pair out[N_NORMS])
         {a->post_mlp_norm_name, "post_ffw_norm.weight"},
         {a->q_norm_name, "attn_q_norm.weight"},
         {a->k_norm_name, "attn_k_norm.weight"},
+        {a->attn_norm_bias_name, "attn_norm.bias"},
+        {a->mlp_norm_bias_name, "ffn_norm.bias"},
     };
     memcpy(out, names, sizeof names);
 }
@@ -45,7 +47,9 @@ static void whole_names(const struct nb_arch *a, struct pair out[N_WHOLE])
 {
     const struct pair names[N_WHOLE] = {
         {a->embed_name, "token_embd.weight"},
+        {a->position_name, "position_embd.weight"},
         {a->norm_name, "output_norm.weight"},
+        {a->norm_bias_name, "output_norm.bias"},
         {a->tie_word_embeddings ? "" : a->head_name, "output.weight"},
     };
     memcpy(out, names, sizeof names);
@@ -61,6 +65,9 @@ static const char *linear_name(enum nb_role role)
     case NB_ROLE_GATE: return "ffn_gate";
     case NB_ROLE_UP: return "ffn_up";
     case NB_ROLE_DOWN: return "ffn_down";
+    case NB_ROLE_QKV: return "attn_qkv";
+    case NB_ROLE_GATE_UP: return "ffn_up";
+    case NB_ROLE_COUNT: break;
     }
     return "";
 }
@@ -127,6 +134,7 @@ static bool translate(const struct nb_arch *a, const char *name, bool to_hf,
         if (!ending) continue;
         snprintf(inside, sizeof inside, "%s%s", to_hf ? lin->name : gguf, ending);
         set_linear(a, lin->role, out);
+        if (lin->transposed && strcmp(ending, ".weight") == 0) out->change = NB_ARCH_GGUF_TRANSPOSE;
     }
     if (!*inside) return false;
     if (to_hf) nb_arch_name(a, layer, inside, out->name);
@@ -165,7 +173,17 @@ int64_t nb_arch_gguf_row(int64_t rows, int64_t heads, int64_t hf_row)
 int64_t nb_arch_gguf_rope_freqs(const struct nb_arch *arch, float *out)
 {
     if (arch->rope.kind != NB_ROPE_LLAMA3) return 0;
-    const int64_t half = arch->head_dim / 2;
-    nb_rope_llama3_factors(&arch->rope, arch->head_dim, out);
+    const int64_t half = arch->rotary_dim / 2;
+    nb_rope_llama3_factors(&arch->rope, arch->rotary_dim, out);
     return half;
+}
+
+const char *nb_arch_gguf_rope_factors(const struct nb_arch *arch, int i, float *out)
+{
+    if (arch->rope.kind == NB_ROPE_LLAMA3)
+        return i == 0 && nb_arch_gguf_rope_freqs(arch, out) ? NB_ARCH_GGUF_ROPE_FREQS : NULL;
+    if (arch->rope.kind != NB_ROPE_LONGROPE || i > 1) return NULL;
+    const double *factors = i == 0 ? arch->rope.short_factor : arch->rope.long_factor;
+    for (int64_t k = 0; k < arch->rotary_dim / 2; k++) out[k] = (float)factors[k];
+    return i == 0 ? NB_ARCH_GGUF_ROPE_SHORT : NB_ARCH_GGUF_ROPE_LONG;
 }

@@ -12,7 +12,7 @@
 
 #include "arch/arch.h"
 
-/* "llama" (Llama, Mistral), "qwen2", "qwen3", "gemma2", "gemma3". */
+/* "llama" (Llama, Mistral), "qwen2", "gemma3", "phi3", ... */
 const char *nb_arch_gguf_architecture(const struct nb_arch *arch);
 
 /* ---- tensors ---- */
@@ -20,7 +20,8 @@ const char *nb_arch_gguf_architecture(const struct nb_arch *arch);
 enum nb_arch_gguf_change { /* HF -> GGUF; undone in the other direction */
                            NB_ARCH_GGUF_AS_IS,
                            NB_ARCH_GGUF_PERMUTE_ROWS, /* q and k of architecture llama, weights and biases */
-                           NB_ARCH_GGUF_ADD_ONE /* Gemma's norms, in f32 */
+                           NB_ARCH_GGUF_ADD_ONE,  /* Gemma's norms, in f32 */
+                           NB_ARCH_GGUF_TRANSPOSE /* of float weights that lie as [in, out] */
 };
 
 struct nb_arch_gguf_tensor {
@@ -45,6 +46,13 @@ int64_t nb_arch_gguf_row(int64_t rows, int64_t heads, int64_t hf_row);
 #define NB_ARCH_GGUF_ROPE_FREQS "rope_freqs.weight"
 int64_t nb_arch_gguf_rope_freqs(const struct nb_arch *arch, float *out);
 
+/* Tensors of factors that angles are divided by, F32 [rotary_dim/2]: rope_freqs.weight, or for longrope one
+ * for short contexts and one for long. Name of the i-th, and its values in out; NULL: there is none. */
+#define NB_ARCH_GGUF_ROPE_SHORT "rope_factors_short.weight"
+#define NB_ARCH_GGUF_ROPE_LONG "rope_factors_long.weight"
+enum { NB_ARCH_GGUF_MAX_FACTORS = 2 };
+const char *nb_arch_gguf_rope_factors(const struct nb_arch *arch, int i, float *out);
+
 /* ---- metadata ---- */
 
 /* The keys of arch, general.architecture first, as a list of {"key", "type", "value"}; types are "u32",
@@ -58,9 +66,12 @@ int nb_arch_gguf_metadata(const struct nb_arch *arch, json_t **list, json_t **no
 struct nb_arch_gguf_facts { /* what config.json says and only the tensors know */
     int64_t vocab_size;     /* rows of token_embd.weight */
     bool has_output;        /* output.weight is there: the head is not tied */
-    bool has_qkv_bias, has_o_bias, has_mlp_bias; /* blk.0.attn_q, attn_output, ffn_down .bias */
-    const float *rope_freqs;                     /* rope_freqs.weight, or NULL */
+    bool has_qkv_bias, has_o_bias,
+        has_mlp_bias;        /* blk.0.attn_q or attn_qkv, attn_output, ffn_down .bias */
+    const float *rope_freqs; /* rope_freqs.weight, or NULL */
     int64_t n_rope_freqs;
+    const float *rope_short, *rope_long; /* rope_factors_short.weight and _long.weight, or NULL */
+    int64_t n_rope_short, n_rope_long;
     const char *dtype; /* "bfloat16", "float16", "float32": the config's; NULL leaves it out */
 };
 

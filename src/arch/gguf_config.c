@@ -52,7 +52,7 @@ int nb_arch_gguf_get_size(const struct nb_arch_gguf_reading *in, const char *key
 }
 
 /* 1e-6 is stored as the f32 next to it; the shortest decimal that rounds to it is what was meant. */
-static double shortest(double v)
+double nb_arch_gguf_shortest(double v)
 {
     if (!isfinite(v) || fabs(v) > (double)FLT_MAX || (double)(float)v != v) return v;
     for (int digits = 1; digits <= 9; digits++) {
@@ -76,7 +76,7 @@ int nb_arch_gguf_get_real(const struct nb_arch_gguf_reading *in, const char *key
         return nb_fail(err, NB_E_FORMAT, NB_ARCH_GGUF_META ": key '%s': expected a finite number",
                        full);
     }
-    *out = shortest(v);
+    *out = nb_arch_gguf_shortest(v);
     return 0;
 }
 
@@ -169,7 +169,16 @@ static int read_vocab(const struct nb_arch_gguf_reading *in, json_t *config, str
     return put_int(config, "vocab_size", rows, err);
 }
 
-static int read_head_dim(struct nb_arch_gguf_reading *in, int64_t hidden, struct nb_err *err)
+/* partial_rotary_factor, of which the product with head_dim is rounded down. */
+static int put_share(int64_t head_dim, int64_t rotated, json_t *config, struct nb_err *err)
+{
+    double share = (double)rotated / (double)head_dim;
+    if ((int64_t)((double)head_dim * share) < rotated) share = nextafter(share, 1);
+    return nb_arch_gguf_put(config, "partial_rotary_factor", json_real(share), err);
+}
+
+static int read_head_dim(struct nb_arch_gguf_reading *in, int64_t hidden, json_t *config,
+                         struct nb_err *err)
 {
     const char *name = in->map->architecture;
     bool given = nb_arch_gguf_get(in, "attention.key_length") != NULL;
@@ -192,7 +201,10 @@ static int read_head_dim(struct nb_arch_gguf_reading *in, int64_t hidden, struct
                        "the head size %" PRId64 ", found %" PRId64,
                        name, in->head_dim, rotated);
     }
+    in->rotary_dim = rotated;
     if (value == in->head_dim && rotated == in->head_dim) return 0;
+    if (value == in->head_dim && in->map->rope_dimensions)
+        return put_share(in->head_dim, rotated, config, err);
     return nb_fail(err, NB_E_SPEC,
                    NB_ARCH_GGUF_META ": heads whose key_length %" PRId64 ", value_length %" PRId64
                                      " and rope.dimension_count %" PRId64
@@ -211,8 +223,12 @@ static int read_sizes(struct nb_arch_gguf_reading *in, json_t *config, struct nb
     if (!rc) rc = get_per_layer(in, "attention.head_count", true, &in->n_heads, err);
     kv = in->n_heads;
     if (!rc) rc = get_per_layer(in, "attention.head_count_kv", false, &kv, err);
-    if (!rc) rc = read_head_dim(in, hidden, err);
-    if (!rc) rc = nb_arch_gguf_get_real(in, "attention.layer_norm_rms_epsilon", true, &eps, err);
+    if (!rc) rc = read_head_dim(in, hidden, config, err);
+    if (!rc)
+        rc = nb_arch_gguf_get_real(in,
+                                   in->map->layer_norm ? "attention.layer_norm_epsilon"
+                                                       : "attention.layer_norm_rms_epsilon",
+                                   true, &eps, err);
     if (rc) return rc;
     if (in->n_heads % kv) {
         return nb_fail(err, NB_E_FORMAT,
@@ -344,6 +360,24 @@ int nb_arch_gguf_read_windows(const struct nb_arch_gguf_reading *in, json_t *con
     return rc ? rc : put_int(config, "sliding_window", width, err);
 }
 
+/* One window for all layers; 0: none. */
+static int read_one_window(const struct nb_arch_gguf_reading *in, json_t *config,
+                           struct nb_err *err)
+{
+    char full[128];
+    full_key(in, "attention.sliding_window", full);
+    int64_t width = 0;
+    int rc = nb_json_get_int(in->metadata, full, false, &width, NB_ARCH_GGUF_META, err);
+    if (rc) return rc;
+    if (width < 0 || width > MAX_SIZE) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_ARCH_GGUF_META ": key '%s': expected a number of tokens, found %" PRId64,
+                       full, width);
+    }
+    return nb_arch_gguf_put(config, "sliding_window", width ? json_integer(width) : json_null(),
+                            err);
+}
+
 /* ---- tokens ---- */
 
 static int get_token(const struct nb_arch_gguf_reading *in, const char *key, int64_t *id,
@@ -409,7 +443,10 @@ static int fill(struct nb_arch_gguf_reading *in, const struct nb_arch_family *fa
     if (!rc) rc = read_vocab(in, config, err);
     if (!rc)
         rc = nb_arch_gguf_put(config, gemma ? "hidden_activation" : "hidden_act",
-                              json_string(gemma ? "gelu_pytorch_tanh" : "silu"), err);
+                              json_string(gemma           ? "gelu_pytorch_tanh"
+                                          : in->map->gelu ? "gelu_new"
+                                                          : "silu"),
+                              err);
     if (!rc) {
         rc = nb_arch_gguf_put(config, "tie_word_embeddings", json_boolean(!in->facts->has_output),
                               err);
@@ -417,7 +454,11 @@ static int fill(struct nb_arch_gguf_reading *in, const struct nb_arch_family *fa
     if (!rc) rc = put_biases(in, family->model_type, config, err);
     if (!rc) rc = nb_arch_gguf_read_rope(in, config, err);
     if (!rc && gemma) rc = put_gemma(in, config, err);
-    return rc ? rc : put_tokens(in, config, err);
+    if (!rc && in->map->window_key) rc = read_one_window(in, config, err);
+    if (!rc && in->map->no_rope_period)
+        rc = put_int(config, "no_rope_layer_interval", in->map->no_rope_period, err);
+    if (!rc) rc = put_tokens(in, config, err);
+    return rc || !in->map->own_config ? rc : in->map->own_config(config, err);
 }
 
 int nb_arch_gguf_config(const json_t *metadata, const struct nb_arch_gguf_facts *facts,

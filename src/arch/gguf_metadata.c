@@ -63,6 +63,28 @@ note(struct list *l, const char *format, ...)
 
 /* ---- what cannot be said ---- */
 
+/* Sizes and layers that the program fixes. */
+static int refuse_layout(const struct list *l, struct nb_err *err)
+{
+    const struct nb_arch *a = l->arch;
+    const int64_t width = a->n_heads * a->head_dim, period = l->map->no_rope_period;
+    if (l->map->square_attention && width != a->hidden_size) {
+        return nb_fail(err, NB_E_SPEC,
+                       "llama.cpp's %s has heads as wide as the hidden states, %" PRId64
+                       " together, and this model's are %" PRId64,
+                       l->map->architecture, a->hidden_size, width);
+    }
+    for (int64_t i = 0; i < a->n_layers; i++) {
+        bool rotated = !l->map->no_rope && !(period && (i + 1) % period == 0);
+        if (rotated == nb_arch_uses_rope(a, i)) continue;
+        return nb_fail(err, NB_E_SPEC,
+                       "llama.cpp's %s %s positions in layer %" PRId64 ", and this model %s",
+                       l->map->architecture, rotated ? "rotates" : "does not rotate", i,
+                       rotated ? "does not" : "does");
+    }
+    return 0;
+}
+
 static int refuse_choices(const struct list *l, struct nb_err *err)
 {
     const struct nb_arch *a = l->arch;
@@ -71,7 +93,8 @@ static int refuse_choices(const struct list *l, struct nb_err *err)
         return nb_fail(err, NB_E_SPEC, "a GGUF holds at most %d layers, this model has %" PRId64,
                        MAX_BLOCKS, a->n_layers);
     }
-    enum nb_hidden_act act = a->norm_offset != 0 ? NB_HIDDEN_ACT_GELU_TANH : NB_HIDDEN_ACT_SILU;
+    enum nb_hidden_act act =
+        a->norm_offset != 0 || l->map->gelu ? NB_HIDDEN_ACT_GELU_TANH : NB_HIDDEN_ACT_SILU;
     if (a->hidden_act != act) {
         return nb_fail(err, NB_E_SPEC,
                        "llama.cpp computes %s with %s, and this model has another activation", name,
@@ -79,7 +102,8 @@ static int refuse_choices(const struct list *l, struct nb_err *err)
     }
     for (int i = 0; i < a->n_linears; i++) {
         const struct nb_arch_linear *lin = &a->linears[i];
-        bool qkv = lin->role == NB_ROLE_Q || lin->role == NB_ROLE_K || lin->role == NB_ROLE_V;
+        bool qkv = lin->role == NB_ROLE_Q || lin->role == NB_ROLE_K || lin->role == NB_ROLE_V ||
+                   lin->role == NB_ROLE_QKV;
         if (!lin->bias || qkv || l->map->all_biases) continue;
         return nb_fail(err, NB_E_SPEC, "llama.cpp's %s has no bias for %s, and this model has one",
                        name, lin->name);
@@ -89,7 +113,13 @@ static int refuse_choices(const struct list *l, struct nb_err *err)
             err, NB_E_SPEC,
             "llama.cpp's %s has no head of its own (output.weight), and this model has one", name);
     }
-    return 0;
+    if (l->map->untied_only && a->tie_word_embeddings) {
+        return nb_fail(
+            err, NB_E_SPEC,
+            "llama.cpp's %s needs a head of its own (output.weight), and this model's is tied",
+            name);
+    }
+    return refuse_layout(l, err);
 }
 
 static int refuse_scores(const struct list *l, struct nb_err *err)
@@ -133,12 +163,31 @@ static int put_yarn(struct list *l, const struct nb_rope *r, struct nb_err *err)
     return 0;
 }
 
+/* The factors are tensors. */
+static int put_longrope(struct list *l, const struct nb_rope *r, struct nb_err *err)
+{
+    if (!l->map->rope_factors) {
+        return nb_fail(err, NB_E_SPEC, "llama.cpp's %s cannot have longrope", l->map->architecture);
+    }
+    add_string(l, "rope.scaling.type", "longrope");
+    add_f32(l, "rope.scaling.attn_factor", nb_rope_longrope_scaling(r));
+    note(l,
+         "llama.cpp takes the long factors when its context is set above %" PRId64
+         " tokens, however long the text is",
+         r->original_max_position);
+    return 0;
+}
+
 static int put_rope(struct list *l, struct nb_err *err)
 {
     const struct nb_arch *a = l->arch;
     const struct nb_rope *r = &a->rope;
+    if (l->map->no_rope) return 0;
     add_f32(l, "rope.freq_base", r->theta);
-    if (l->map->permute) add_u32(l, "rope.dimension_count", a->head_dim);
+    if (l->map->permute || l->map->rope_dimensions)
+        add_u32(l, "rope.dimension_count", a->rotary_dim);
+    if (l->map->rope_factors)
+        add_u32(l, "rope.scaling.original_context_length", r->original_max_position);
     if (a->local_rope) {
         if (a->rope_local.kind != NB_ROPE_DEFAULT) {
             return nb_fail(
@@ -160,6 +209,7 @@ static int put_rope(struct list *l, struct nb_err *err)
              " tokens",
              a->max_position);
         return 0;
+    case NB_ROPE_LONGROPE: return put_longrope(l, r, err);
     case NB_ROPE_LLAMA3: break;
     }
     if (!l->map->rope_freqs || r->high_freq_factor <= r->low_freq_factor) {
@@ -206,11 +256,11 @@ static void put_windows(struct list *l)
     if (!l->map->window_period) {
         if (width && width < a->max_position) {
             note(l,
-                 "the sliding window of %" PRId64
-                 " tokens is not in the file: llama.cpp attends to "
+                 "the sliding window of %" PRId64 " tokens is %s: llama.cpp attends to "
                  "everything, which is the same for up to %" PRId64 " tokens",
-                 width, width);
+                 width, l->map->window_key ? "not obeyed" : "not in the file", width);
         }
+        if (l->map->window_key) add_u32(l, "attention.sliding_window", width);
         return;
     }
     if (width) add_u32(l, "attention.sliding_window", width);
@@ -231,7 +281,9 @@ static void put_sizes(struct list *l)
     add_u32(l, "attention.head_count_kv", a->n_kv_heads);
     add_u32(l, "attention.key_length", a->head_dim);
     add_u32(l, "attention.value_length", a->head_dim);
-    add_f32(l, "attention.layer_norm_rms_epsilon", a->rms_norm_eps);
+    add_f32(
+        l, l->map->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
+        a->rms_norm_eps);
     if (l->map->permute) add_u32(l, "vocab_size", a->vocab_size);
     if (l->map->attn_softcap > 0) add_f32(l, "attn_logit_softcapping", a->attn_softcap);
     if (a->final_softcap > 0) add_f32(l, "final_logit_softcapping", a->final_softcap);

@@ -13,7 +13,7 @@ struct nb_arch_gguf_reading {
     const json_t *metadata;
     const struct nb_arch_gguf_facts *facts;
     const struct nb_arch_gguf_map *map;
-    int64_t n_layers, n_heads, head_dim, context; /* as far as read */
+    int64_t n_layers, n_heads, head_dim, rotary_dim, context; /* as far as read */
 };
 
 /* Keys of the architecture: key is what follows "llama.". Without `required` an absent key leaves *out
@@ -27,6 +27,8 @@ int nb_arch_gguf_get_string(const struct nb_arch_gguf_reading *in, const char *k
                             const char **out, struct nb_err *err);
 const json_t *nb_arch_gguf_get(const struct nb_arch_gguf_reading *in, const char *key);
 
+/* The shortest decimal that is the same f32; v itself where it is none. */
+double nb_arch_gguf_shortest(double v);
 /* config[key] = value, which is taken over; a NULL value is no memory. */
 int nb_arch_gguf_put(json_t *config, const char *key, json_t *value, struct nb_err *err);
 

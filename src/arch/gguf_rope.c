@@ -197,6 +197,79 @@ static int read_scaling(const struct nb_arch_gguf_reading *in, json_t *config, s
                             json_pack("{s:s, s:f}", "rope_type", "linear", "factor", factor), err);
 }
 
+/* A list of the factors, which divide as they stand. */
+static json_t *factors_json(const float *v, int64_t n)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; list && i < n; i++) {
+        if (json_array_append_new(list, json_real(nb_arch_gguf_shortest((double)v[i])))) {
+            json_decref(list);
+            list = NULL;
+        }
+    }
+    return list;
+}
+
+static int check_factors(const struct nb_arch_gguf_reading *in, const char *name, const float *v,
+                         int64_t n, struct nb_err *err)
+{
+    if (!v || n != in->rotary_dim / 2) {
+        return nb_fail(err, NB_E_FORMAT, "%s has %" PRId64 " values, expected %" PRId64, name, n,
+                       in->rotary_dim / 2);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        if (v[i] >= 1e-3f && v[i] <= 1e6f) continue;
+        return nb_fail(err, NB_E_FORMAT,
+                       "%s[%" PRId64 "]: expected a factor of ordinary size, found %g", name, i,
+                       (double)v[i]);
+    }
+    return 0;
+}
+
+/* llama.cpp takes the factors whenever they are there. The cos/sin multiplier is written down only where
+ * it is not what the two lengths give. */
+static int read_longrope(const struct nb_arch_gguf_reading *in, int64_t original, json_t *config,
+                         struct nb_err *err)
+{
+    const struct nb_arch_gguf_facts *f = in->facts;
+    double attention = 1;
+    int rc = check_factors(in, NB_ARCH_GGUF_ROPE_SHORT, f->rope_short, f->n_rope_short, err);
+    if (!rc) rc = check_factors(in, NB_ARCH_GGUF_ROPE_LONG, f->rope_long, f->n_rope_long, err);
+    if (!rc) rc = nb_arch_gguf_get_real(in, "rope.scaling.attn_factor", false, &attention, err);
+    if (rc) return rc;
+    if (!(attention > 0 && attention < 1e15) || original < 2) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_ARCH_GGUF_META ": longrope with attn_factor %g and an original context "
+                                         "of %" PRId64 " tokens makes no sense",
+                       attention, original);
+    }
+    const struct nb_rope r = {.factor = (double)in->context / (double)original,
+                              .original_max_position = original};
+    json_t *dict = json_pack("{s:s, s:s, s:o, s:o}", "type", "longrope", "rope_type", "longrope",
+                             "short_factor", factors_json(f->rope_short, f->n_rope_short),
+                             "long_factor", factors_json(f->rope_long, f->n_rope_long));
+    bool usual = (float)nb_rope_longrope_scaling(&r) == (float)attention;
+    if (!usual && dict && json_object_set_new(dict, "attention_factor", json_real(attention))) {
+        json_decref(dict);
+        dict = NULL;
+    }
+    return nb_arch_gguf_put(config, "rope_scaling", dict, err);
+}
+
+/* Of architectures that take longrope: the original length, and the factors where there are any. */
+static int read_factors(const struct nb_arch_gguf_reading *in, json_t *config, struct nb_err *err)
+{
+    int64_t original = in->context;
+    int rc = nb_arch_gguf_get_size(in, "rope.scaling.original_context_length", false, UINT32_MAX,
+                                   &original, err);
+    if (!rc) {
+        rc = nb_arch_gguf_put(config, "original_max_position_embeddings", json_integer(original),
+                              err);
+    }
+    bool any = in->facts->rope_short || in->facts->rope_long;
+    return rc || !any ? rc : read_longrope(in, original, config, err);
+}
+
 int nb_arch_gguf_read_rope(const struct nb_arch_gguf_reading *in, json_t *config,
                            struct nb_err *err)
 {
@@ -214,7 +287,12 @@ int nb_arch_gguf_read_rope(const struct nb_arch_gguf_reading *in, json_t *config
                      "supported",
                      in->map->architecture);
     }
-    if (!rc) rc = read_scaling(in, config, err);
+    if (!rc && (in->facts->rope_short || in->facts->rope_long) && !in->map->rope_factors) {
+        rc = nb_fail(err, NB_E_SPEC, NB_ARCH_GGUF_ROPE_SHORT " is not supported in architecture %s",
+                     in->map->architecture);
+    }
+    if (!rc && in->map->rope_factors) rc = read_factors(in, config, err);
+    if (!rc && !json_object_get(config, "rope_scaling")) rc = read_scaling(in, config, err);
     if (rc || !in->facts->rope_freqs) return rc;
     if (!in->map->rope_freqs || json_object_get(config, "rope_scaling")) {
         return nb_fail(err, NB_E_SPEC,

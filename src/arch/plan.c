@@ -5,8 +5,9 @@
  *   h += o(attention(rope(q(x)), rope(k(x)), v(x))),  x = norm(h)
  *   h += down(act(gate(x)) * up(x)),                  x = norm(h)
  *
- * q, k, v share an input, gate and up share one. Gemma normalizes what o and down give once more
- * before it joins h; folds do not mind, since they change neither. Limits keep every product of sizes
+ * q, k, v share an input, gate and up share one; some families have each of these as one fused matrix.
+ * Gemma normalizes what o and down give once more before it joins h; folds do not mind, since they
+ * change neither. OLMo 2 has only these norms, so nothing can be folded in front of q or gate. Limits keep every product of sizes
  * far inside 64 bits. */
 #include <inttypes.h>
 #include <math.h>
@@ -100,7 +101,7 @@ static int read_sizes(struct nb_arch *a, const json_t *config, const struct nb_d
     }
     if (!rc) rc = read_heads(a, config, traits, err);
     if (rc) return rc;
-    a->rms_norm_eps = 1e-6;
+    a->rms_norm_eps = traits->default_eps > 0 ? traits->default_eps : 1e-6;
     rc = nb_json_get_real(config, "rms_norm_eps", false, &a->rms_norm_eps, NB_CONFIG, err);
     if (rc) return rc;
     if (!(a->rms_norm_eps >= 0 && a->rms_norm_eps < 1)) {
@@ -108,7 +109,7 @@ static int read_sizes(struct nb_arch *a, const json_t *config, const struct nb_d
                        NB_CONFIG ": key 'rms_norm_eps': expected 0 up to 1, found %g",
                        a->rms_norm_eps);
     }
-    a->tie_word_embeddings = traits->gemma;
+    a->tie_word_embeddings = traits->gemma || traits->tied;
     return nb_json_get_bool(config, "tie_word_embeddings", false, &a->tie_word_embeddings,
                             NB_CONFIG, err);
 }
@@ -200,7 +201,7 @@ static int read_window_width(const json_t *config, enum nb_window_rule rule, int
 {
     *width = 0;
     if (rule == NB_WINDOW_NEVER) return 0;
-    if (rule == NB_WINDOW_BY_LAYER) {
+    if (rule == NB_WINDOW_BY_LAYER || rule == NB_WINDOW_LISTED) {
         bool use = false;
         int rc = nb_json_get_bool(config, "use_sliding_window", false, &use, NB_CONFIG, err);
         if (rc || !use) return rc;
@@ -270,9 +271,11 @@ static int read_windows(struct nb_arch *a, const json_t *config,
     if (rule == NB_WINDOW_PERIODIC)
         return read_periodic(a, config, traits->window_period, width, err);
     int64_t first = 0;
-    if (rule == NB_WINDOW_BY_LAYER) {
+    if (rule == NB_WINDOW_BY_LAYER || rule == NB_WINDOW_LISTED) {
         const json_t *types = json_object_get(config, "layer_types");
         if (types && !json_is_null(types)) return read_layer_types(a, types, width, err);
+    }
+    if (rule == NB_WINDOW_BY_LAYER) {
         first = 28;
         rc = nb_json_get_int(config, "max_window_layers", false, &first, NB_CONFIG, err);
         if (rc) return rc;
@@ -282,74 +285,116 @@ static int read_windows(struct nb_arch *a, const json_t *config,
     return 0;
 }
 
-static void add_linear(struct nb_arch *a, const char *name, struct nb_arch_linear lin)
+void nb_arch_add_linear(struct nb_arch *a, const char *name, struct nb_arch_linear lin)
 {
     snprintf(lin.name, sizeof lin.name, "%s", name);
     a->linears[a->n_linears++] = lin;
 }
 
-static void add_fold(struct nb_arch *a, enum nb_fold_kind kind, enum nb_input to, const char *from,
-                     int64_t repeat)
+void nb_arch_add_fold(struct nb_arch *a, struct nb_arch_fold fold, const char *from)
 {
     struct nb_arch_fold *f = &a->folds[a->n_folds++];
-    *f = (struct nb_arch_fold){.kind = kind, .to = to, .repeat = repeat};
-    if (repeat > 1) f->head_dim = a->head_dim;
+    *f = fold;
+    if (f->repeat < 1) f->repeat = 1;
+    if (f->repeat > 1) f->head_dim = a->head_dim;
     snprintf(f->from, sizeof f->from, "%s", from);
 }
 
-static void set_name(char out[NB_NAME_MAX], const char *name)
+void nb_arch_set_name(char out[NB_NAME_MAX], const char *name)
 {
     snprintf(out, NB_NAME_MAX, "%s", name);
 }
 
-static void lay_out(struct nb_arch *a, const struct nb_dense_traits *t)
+static void lay_out_attention(struct nb_arch *a, const struct nb_dense_traits *t)
 {
-    int64_t d = a->hidden_size, ff = a->intermediate_size;
-    int64_t q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
-    add_linear(a, "self_attn.q_proj",
-               (struct nb_arch_linear){NB_ROLE_Q, NB_INPUT_ATTN, .rows = q, .cols = d,
-                                       .bias = t->qkv_bias});
-    add_linear(a, "self_attn.k_proj",
-               (struct nb_arch_linear){NB_ROLE_K, NB_INPUT_ATTN, .rows = kv, .cols = d,
-                                       .bias = t->qkv_bias});
-    add_linear(a, "self_attn.v_proj",
-               (struct nb_arch_linear){NB_ROLE_V, NB_INPUT_ATTN, .rows = kv, .cols = d,
-                                       .bias = t->qkv_bias});
-    add_linear(
+    const int64_t d = a->hidden_size, q = a->n_heads * a->head_dim,
+                  kv = a->n_kv_heads * a->head_dim;
+    const struct nb_arch_linear in = {.input = NB_INPUT_ATTN, .cols = d, .bias = t->qkv_bias};
+    struct nb_arch_linear lin = in;
+    struct nb_arch_fold fold = {
+        .kind = NB_FOLD_LINEAR, .to = NB_INPUT_O, .repeat = a->n_heads / a->n_kv_heads};
+    const char *from = "self_attn.v_proj";
+    if (t->fused) {
+        lin.role = NB_ROLE_QKV;
+        lin.rows = q + 2 * kv;
+        nb_arch_add_linear(a, "self_attn.qkv_proj", lin);
+        from = "self_attn.qkv_proj";
+        fold.first_row = q + kv;
+    } else {
+        lin.role = NB_ROLE_Q;
+        lin.rows = q;
+        nb_arch_add_linear(a, "self_attn.q_proj", lin);
+        lin.role = NB_ROLE_K;
+        lin.rows = kv;
+        nb_arch_add_linear(a, "self_attn.k_proj", lin);
+        lin.role = NB_ROLE_V;
+        nb_arch_add_linear(a, "self_attn.v_proj", lin);
+    }
+    nb_arch_add_linear(
         a, "self_attn.o_proj",
         (struct nb_arch_linear){NB_ROLE_O, NB_INPUT_O, .rows = d, .cols = q, .bias = t->o_bias});
-    add_linear(a, "mlp.gate_proj",
-               (struct nb_arch_linear){NB_ROLE_GATE, NB_INPUT_MLP, .rows = ff, .cols = d,
-                                       .bias = t->mlp_bias});
-    add_linear(a, "mlp.up_proj",
-               (struct nb_arch_linear){NB_ROLE_UP, NB_INPUT_MLP, .rows = ff, .cols = d,
-                                       .bias = t->mlp_bias});
-    add_linear(a, "mlp.down_proj",
-               (struct nb_arch_linear){NB_ROLE_DOWN, NB_INPUT_DOWN, .rows = d, .cols = ff,
-                                       .bias = t->mlp_bias});
+    if (*a->attn_norm_name) {
+        nb_arch_add_fold(a, (struct nb_arch_fold){.kind = NB_FOLD_NORM, .to = NB_INPUT_ATTN},
+                         a->attn_norm_name);
+    }
+    nb_arch_add_fold(a, fold, from);
+}
 
-    set_name(a->layer_prefix, "model.layers.%d.");
-    set_name(a->embed_name, "model.embed_tokens.weight");
-    set_name(a->norm_name, "model.norm.weight");
-    set_name(a->head_name, "lm_head.weight");
-    set_name(a->attn_norm_name, "input_layernorm.weight");
-    set_name(a->mlp_norm_name, "post_attention_layernorm.weight");
-    a->post_norm = t->gemma;
-    if (t->gemma) {
-        set_name(a->post_attn_norm_name, "post_attention_layernorm.weight");
-        set_name(a->mlp_norm_name, "pre_feedforward_layernorm.weight");
-        set_name(a->post_mlp_norm_name, "post_feedforward_layernorm.weight");
+static void lay_out_mlp(struct nb_arch *a, const struct nb_dense_traits *t)
+{
+    const int64_t d = a->hidden_size, ff = a->intermediate_size;
+    struct nb_arch_linear lin = {.input = NB_INPUT_MLP, .rows = ff, .cols = d, .bias = t->mlp_bias};
+    struct nb_arch_fold fold = {.kind = NB_FOLD_LINEAR, .to = NB_INPUT_DOWN};
+    const char *from = "mlp.up_proj";
+    if (t->fused) {
+        lin.role = NB_ROLE_GATE_UP;
+        lin.rows = 2 * ff;
+        nb_arch_add_linear(a, "mlp.gate_up_proj", lin);
+        from = "mlp.gate_up_proj";
+        fold.first_row = ff;
+    } else {
+        lin.role = NB_ROLE_GATE;
+        nb_arch_add_linear(a, "mlp.gate_proj", lin);
+        lin.role = NB_ROLE_UP;
+        nb_arch_add_linear(a, "mlp.up_proj", lin);
+    }
+    nb_arch_add_linear(a, "mlp.down_proj",
+                       (struct nb_arch_linear){NB_ROLE_DOWN, NB_INPUT_DOWN, .rows = d, .cols = ff,
+                                               .bias = t->mlp_bias});
+    if (*a->mlp_norm_name) {
+        nb_arch_add_fold(a, (struct nb_arch_fold){.kind = NB_FOLD_NORM, .to = NB_INPUT_MLP},
+                         a->mlp_norm_name);
+    }
+    nb_arch_add_fold(a, fold, from);
+}
+
+static void name_norms(struct nb_arch *a, const struct nb_dense_traits *t)
+{
+    nb_arch_set_name(a->norm_name, "model.norm.weight");
+    nb_arch_set_name(a->attn_norm_name, t->post_norm_only ? "" : "input_layernorm.weight");
+    nb_arch_set_name(a->mlp_norm_name, t->post_norm_only ? "" : "post_attention_layernorm.weight");
+    a->post_norm = t->gemma || t->post_norm_only;
+    if (a->post_norm) {
+        nb_arch_set_name(a->post_attn_norm_name, "post_attention_layernorm.weight");
+        nb_arch_set_name(a->mlp_norm_name, t->gemma ? "pre_feedforward_layernorm.weight" : "");
+        nb_arch_set_name(a->post_mlp_norm_name, "post_feedforward_layernorm.weight");
     }
     a->qk_norm = t->qk_norm;
+    a->qk_norm_whole = t->qk_norm_whole;
     if (t->qk_norm) {
-        set_name(a->q_norm_name, "self_attn.q_norm.weight");
-        set_name(a->k_norm_name, "self_attn.k_norm.weight");
+        nb_arch_set_name(a->q_norm_name, "self_attn.q_norm.weight");
+        nb_arch_set_name(a->k_norm_name, "self_attn.k_norm.weight");
     }
+}
 
-    add_fold(a, NB_FOLD_NORM, NB_INPUT_ATTN, a->attn_norm_name, 1);
-    add_fold(a, NB_FOLD_LINEAR, NB_INPUT_O, "self_attn.v_proj", a->n_heads / a->n_kv_heads);
-    add_fold(a, NB_FOLD_NORM, NB_INPUT_MLP, a->mlp_norm_name, 1);
-    add_fold(a, NB_FOLD_LINEAR, NB_INPUT_DOWN, "mlp.up_proj", 1);
+static void lay_out(struct nb_arch *a, const struct nb_dense_traits *t)
+{
+    nb_arch_set_name(a->layer_prefix, "model.layers.%d.");
+    nb_arch_set_name(a->embed_name, "model.embed_tokens.weight");
+    nb_arch_set_name(a->head_name, "lm_head.weight");
+    name_norms(a, t);
+    lay_out_attention(a, t);
+    lay_out_mlp(a, t);
 }
 
 int nb_arch_dense_plan(struct nb_arch *a, const json_t *config,
@@ -362,7 +407,9 @@ int nb_arch_dense_plan(struct nb_arch *a, const json_t *config,
     if (!rc) rc = read_windows(a, config, traits, err);
     if (rc) return rc;
     a->local_rope = traits->local_rope;
-    rc = a->local_rope ? nb_arch_read_rope_pair(a, config, err) : nb_arch_read_rope(a, config, err);
+    a->rotary_dim = a->head_dim;
+    rc = a->local_rope ? nb_arch_read_rope_pair(a, config, err)
+                       : nb_arch_read_rope(a, config, traits, err);
     if (rc) return rc;
     a->norm_offset = traits->gemma ? 1 : 0;
     a->embed_scale = traits->gemma ? sqrt((double)a->hidden_size) : 1;

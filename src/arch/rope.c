@@ -13,13 +13,15 @@
 #include <string.h>
 
 #include "arch/family.h"
+#include "base/mem.h"
 
 static const struct {
     const char *name;
     enum nb_rope_kind kind;
 } kinds[] = {
     {"default", NB_ROPE_DEFAULT}, {"linear", NB_ROPE_LINEAR}, {"dynamic", NB_ROPE_DYNAMIC},
-    {"llama3", NB_ROPE_LLAMA3},   {"yarn", NB_ROPE_YARN},
+    {"llama3", NB_ROPE_LLAMA3},   {"yarn", NB_ROPE_YARN},     {"longrope", NB_ROPE_LONGROPE},
+    {"su", NB_ROPE_LONGROPE},
 };
 
 static int bad(const char *key, const char *expected, double found, struct nb_err *err)
@@ -81,7 +83,8 @@ static int read_kind(struct nb_rope *r, const json_t *dict, struct nb_err *err)
     return nb_fail(
         err, NB_E_SPEC,
         NB_CONFIG
-        ": rope_type '%.40s' is not known, expected one of: default, linear, dynamic, llama3, yarn",
+        ": rope_type '%.40s' is not known, expected one of: default, linear, dynamic, llama3, "
+        "yarn, longrope",
         name);
 }
 
@@ -95,12 +98,30 @@ static int refuse_partial(const json_t *dict, struct nb_err *err)
                    NB_CONFIG ": partial_rotary_factor %g is not supported, expected 1", share);
 }
 
+/* What is rotated of each head: all, or with partial_rotary_factor its beginning. */
+static int read_share(struct nb_arch *a, const json_t *config, const json_t *dict,
+                      struct nb_err *err)
+{
+    static const char key[] = "partial_rotary_factor";
+    double share = 1;
+    int rc = nb_json_get_real(config, key, false, &share, NB_CONFIG, err);
+    if (!rc && dict) rc = nb_json_get_real(dict, key, false, &share, NB_CONFIG, err);
+    if (rc) return rc;
+    if (!(share > 0 && share <= 1)) return bad(key, "a number above 0 up to 1", share, err);
+    a->rotary_dim = (int64_t)((double)a->head_dim * share);
+    if (a->rotary_dim >= 2 && a->rotary_dim % 2 == 0) return 0;
+    return nb_fail(err, NB_E_FORMAT,
+                   NB_CONFIG ": partial_rotary_factor %g of head_dim %" PRId64 " is %" PRId64
+                             " dimensions, expected an even number",
+                   share, a->head_dim, a->rotary_dim);
+}
+
 /* beside: where the key wins over the dictionary's, or NULL. */
-static int read_original_length(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
-                                const json_t *dict, struct nb_err *err)
+static int read_original_length(struct nb_rope *r, const json_t *beside, const json_t *dict,
+                                struct nb_err *err)
 {
     static const char key[] = "original_max_position_embeddings";
-    double v = (double)a->max_position;
+    double v = (double)r->original_max_position;
     int rc = get_above(dict, key, false, 0, &v, err);
     if (!rc) rc = get_above(beside, key, false, 0, &v, err);
     if (rc) return rc;
@@ -164,6 +185,48 @@ static int read_yarn(struct nb_rope *r, const json_t *dict, struct nb_err *err)
     return 0;
 }
 
+double nb_rope_longrope_scaling(const struct nb_rope *r)
+{
+    if (r->attention_factor > 0) return r->attention_factor;
+    if (r->factor <= 1) return 1;
+    return sqrt(1 + log(r->factor) / log((double)r->original_max_position));
+}
+
+/* rotary_dim/2 positive factors. */
+static int read_factors(const struct nb_arch *a, const json_t *dict, const char *key, double **out,
+                        struct nb_err *err)
+{
+    const json_t *list = json_object_get(dict, key);
+    const int64_t n = a->rotary_dim / 2;
+    if (!json_is_array(list) || (int64_t)json_array_size(list) != n) {
+        return nb_fail(err, NB_E_FORMAT,
+                       NB_CONFIG ": rope parameter '%s': expected a list of %" PRId64
+                                 " numbers, one for every two rotated dimensions, found %zu",
+                       key, n, json_array_size(list));
+    }
+    *out = nb_alloc((size_t)n, sizeof **out);
+    if (!*out) return nb_fail(err, NB_E_NOMEM, "no memory for '%s'", key);
+    for (int64_t i = 0; i < n; i++) {
+        const json_t *v = json_array_get(list, (size_t)i);
+        (*out)[i] = json_number_value(v);
+        if (json_is_number(v) && (*out)[i] > 1e-9 && (*out)[i] < 1e15) continue;
+        return bad(key, "positive numbers", (*out)[i], err);
+    }
+    return 0;
+}
+
+static int read_longrope(const struct nb_arch *a, struct nb_rope *r, const json_t *dict,
+                         struct nb_err *err)
+{
+    r->factor = (double)a->max_position / (double)r->original_max_position;
+    int rc = get_above(dict, "factor", false, 0, &r->factor, err);
+    if (!rc) rc = get_above(dict, "attention_factor", false, 0, &r->attention_factor, err);
+    if (!rc && r->original_max_position < 2)
+        rc = bad("original_max_position_embeddings", "2 or more", 1, err);
+    if (!rc) rc = read_factors(a, dict, "short_factor", &r->short_factor, err);
+    return rc ? rc : read_factors(a, dict, "long_factor", &r->long_factor, err);
+}
+
 static void set_defaults(const struct nb_arch *a, struct nb_rope *r, double theta)
 {
     *r = (struct nb_rope){.kind = NB_ROPE_DEFAULT,
@@ -172,16 +235,15 @@ static void set_defaults(const struct nb_arch *a, struct nb_rope *r, double thet
                           .original_max_position = a->max_position};
 }
 
-static int read_dict(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
-                     const json_t *dict, struct nb_err *err)
+static int read_scaling(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
+                        const json_t *dict, struct nb_err *err)
 {
-    int rc = get_above(dict, "rope_theta", false, 1, &r->theta, err);
-    if (!rc) rc = refuse_partial(dict, err);
-    if (!rc) rc = read_kind(r, dict, err);
-    if (rc || r->kind == NB_ROPE_DEFAULT) return rc;
-    if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN)
-        rc = read_original_length(a, r, beside, dict, err);
+    int rc = 0;
+    if (r->kind == NB_ROPE_DEFAULT) return 0;
+    if (r->kind == NB_ROPE_LLAMA3 || r->kind == NB_ROPE_YARN || r->kind == NB_ROPE_LONGROPE)
+        rc = read_original_length(r, beside, dict, err);
     if (rc) return rc;
+    if (r->kind == NB_ROPE_LONGROPE) return read_longrope(a, r, dict, err);
     const json_t *factor = json_object_get(dict, "factor");
     if (r->kind == NB_ROPE_YARN && factor && json_is_null(factor)) {
         r->factor = (double)a->max_position / (double)r->original_max_position;
@@ -190,22 +252,45 @@ static int read_dict(const struct nb_arch *a, struct nb_rope *r, const json_t *b
     }
     if (!rc && r->kind == NB_ROPE_LLAMA3) rc = read_llama3(r, dict, err);
     if (!rc && r->kind == NB_ROPE_YARN) rc = read_yarn(r, dict, err);
-    if (!rc && r->kind == NB_ROPE_DYNAMIC && a->head_dim < 4) {
+    if (!rc && r->kind == NB_ROPE_DYNAMIC && a->rotary_dim < 4) {
         rc = nb_fail(err, NB_E_FORMAT,
                      NB_CONFIG ": dynamic rope needs a head_dim of 4 or more, found %" PRId64,
-                     a->head_dim);
+                     a->rotary_dim);
     }
     return rc;
 }
 
-int nb_arch_read_rope(struct nb_arch *a, const json_t *config, struct nb_err *err)
+static int read_dict(const struct nb_arch *a, struct nb_rope *r, const json_t *beside,
+                     const json_t *dict, struct nb_err *err)
+{
+    int rc = get_above(dict, "rope_theta", false, 1, &r->theta, err);
+    if (!rc) rc = read_kind(r, dict, err);
+    return rc ? rc : read_scaling(a, r, beside, dict, err);
+}
+
+int nb_arch_read_rope(struct nb_arch *a, const json_t *config, const struct nb_dense_traits *traits,
+                      struct nb_err *err)
 {
     const json_t *dict;
-    set_defaults(a, &a->rope, 10000);
+    set_defaults(a, &a->rope, traits->default_theta > 0 ? traits->default_theta : 10000);
+    if (traits->default_original_position)
+        a->rope.original_max_position = traits->default_original_position;
     int rc = find_dict(config, &dict, err);
+    if (!rc && traits->default_original_position)
+        rc = read_original_length(&a->rope, config, dict, err);
     if (!rc) rc = get_above(config, "rope_theta", false, 1, &a->rope.theta, err);
-    if (!rc) rc = refuse_partial(config, err);
-    return rc || !dict ? rc : read_dict(a, &a->rope, config, dict, err);
+    if (!rc && traits->partial_rotary) {
+        rc = read_share(a, config, dict, err);
+    } else if (!rc) {
+        rc = refuse_partial(config, err);
+        if (!rc) rc = refuse_partial(dict, err);
+    }
+    if (rc || !dict) return rc;
+    if (!traits->yarn_is_longrope) return read_dict(a, &a->rope, config, dict, err);
+    rc = get_above(dict, "rope_theta", false, 1, &a->rope.theta, err);
+    if (!rc) rc = read_kind(&a->rope, dict, err);
+    if (!rc && a->rope.kind == NB_ROPE_YARN) a->rope.kind = NB_ROPE_LONGROPE;
+    return rc ? rc : read_scaling(a, &a->rope, config, dict, err);
 }
 
 /* rope_parameters[type] when it is there; *found tells whether any was. */
@@ -268,6 +353,8 @@ int nb_arch_read_rope_pair(struct nb_arch *a, const json_t *config, struct nb_er
                                "one for sliding_attention");
     }
     if (!rc) rc = refuse_partial(config, err);
+    if (!rc) rc = refuse_partial(full, err);
+    if (!rc) rc = refuse_partial(local, err);
     if (!rc) rc = read_full(a, config, full, err);
     if (!rc) rc = get_above(config, "rope_local_base_freq", false, 1, &a->rope_local.theta, err);
     return rc || !local ? rc : read_dict(a, &a->rope_local, NULL, local, err);
@@ -286,7 +373,7 @@ static float dynamic_theta(const struct nb_arch *a, const struct nb_rope *r, int
     if (length <= a->max_position) return (float)r->theta;
     float grown =
         (float)r->factor * (float)length / (float)a->max_position - (float)(r->factor - 1);
-    double power = (double)a->head_dim / (double)(a->head_dim - 2);
+    double power = (double)a->rotary_dim / (double)(a->rotary_dim - 2);
     return (float)r->theta * (float)pow((double)grown, (double)(float)power);
 }
 
@@ -346,15 +433,22 @@ static void yarn_frequencies(const struct nb_rope *r, int64_t dim, double *inv_f
 void nb_rope_frequencies(const struct nb_arch *a, const struct nb_rope *r, int64_t length,
                          double *inv_freq, double *scaling)
 {
+    const int64_t dim = a->rotary_dim;
     *scaling = 1;
     if (r->kind == NB_ROPE_YARN) {
-        yarn_frequencies(r, a->head_dim, inv_freq);
+        yarn_frequencies(r, dim, inv_freq);
         *scaling = nb_rope_yarn_scaling(r);
         return;
     }
+    const double *divisors = NULL;
+    if (r->kind == NB_ROPE_LONGROPE) {
+        divisors = length > r->original_max_position ? r->long_factor : r->short_factor;
+        *scaling = nb_rope_longrope_scaling(r);
+    }
     float theta = r->kind == NB_ROPE_DYNAMIC ? dynamic_theta(a, r, length) : (float)r->theta;
-    for (int64_t i = 0; i < a->head_dim / 2; i++) {
-        float inv = 1.0f / wave(theta, i, a->head_dim);
+    for (int64_t i = 0; i < dim / 2; i++) {
+        float w = wave(theta, i, dim);
+        float inv = 1.0f / (divisors ? (float)divisors[i] * w : w);
         if (r->kind == NB_ROPE_LINEAR) inv /= (float)r->factor;
         if (r->kind == NB_ROPE_LLAMA3) inv = llama3_frequency(r, inv);
         inv_freq[i] = (double)inv;

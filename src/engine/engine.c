@@ -26,7 +26,14 @@ static int load(struct nb_engine *e, const struct nb_model *model, struct nb_err
     const struct nb_arch *a = e->arch;
     nb_arena_init(&e->arena);
     int rc = nb_model_embedding(model, &e->embed, err);
+    if (!rc && *a->position_name) {
+        rc = nb_model_positions(model, &e->positions, err);
+        e->position_row = nb_alloc((size_t)a->hidden_size, sizeof(float));
+        if (!rc && !e->position_row) rc = nb_fail(err, NB_E_NOMEM, "no memory for a position");
+    }
     if (!rc) rc = nb_model_norm_weight(&e->norm, model, a->norm_name, a->hidden_size, err);
+    if (!rc && a->layer_norm)
+        rc = nb_model_norm_bias(&e->norm_bias, model, a->norm_bias_name, a->hidden_size, err);
     if (!rc) rc = load_head(e, model, err);
     if (rc) return rc;
     e->layers = nb_calloc((size_t)a->n_layers, sizeof(struct nb_layer *));
@@ -58,6 +65,8 @@ void nb_engine_free(struct nb_engine *e)
     for (int64_t l = 0; e->layers && l < e->arch->n_layers; l++) nb_layer_free(e->layers[l]);
     nb_free(e->layers);
     nb_free(e->norm);
+    nb_free(e->norm_bias);
+    nb_free(e->position_row);
     if (e->head.kernel) nb_linear_release(&e->head);
     nb_arena_release(&e->arena);
     nb_rope_table_release(&e->rope);
@@ -77,14 +86,47 @@ struct nb_backend *nb_engine_backend(const struct nb_engine *e)
 
 /* ---- embedding ---- */
 
-static int embed(const struct nb_arch *arch, const struct nb_weight *table, const int32_t *ids,
-                 int64_t n, float *h, struct nb_err *err)
+struct embedding {
+    const struct nb_arch *arch;
+    const struct nb_weight *table, *positions;
+    float *row; /* [hidden], for one learned position; NULL: none are learned */
+};
+
+static int check_floats(const struct nb_weight *w, const char *name, struct nb_err *err)
 {
+    if (w->blocks.data || nb_dtype_is_weight(w->dense.dtype)) return 0;
+    return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", name,
+                   nb_dtype_name(w->dense.dtype));
+}
+
+/* h[n, hidden] += the learned positions [first, first + n). */
+static int add_positions(const struct embedding *from, int64_t first, int64_t n, float *h,
+                         struct nb_err *err)
+{
+    const struct nb_arch *arch = from->arch;
     const int64_t d = arch->hidden_size;
-    if (!table->blocks.data && !nb_dtype_is_weight(table->dense.dtype)) {
-        return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16",
-                       arch->embed_name, nb_dtype_name(table->dense.dtype));
+    int rc = check_floats(from->positions, arch->position_name, err);
+    if (rc) return rc;
+    if (n > arch->max_position - first) {
+        return nb_fail(err, NB_E_SPEC,
+                       "a sequence of %" PRId64 " tokens is too long: the model has %" PRId64
+                       " positions",
+                       first + n, arch->max_position);
     }
+    for (int64_t i = 0; i < n; i++) {
+        nb_weight_row(from->positions, first + i, from->row);
+        for (int64_t k = 0; k < d; k++) h[i * d + k] += from->row[k];
+    }
+    return 0;
+}
+
+static int embed(const struct embedding *from, const int32_t *ids, int64_t first, int64_t n,
+                 float *h, struct nb_err *err)
+{
+    const struct nb_arch *arch = from->arch;
+    const int64_t d = arch->hidden_size;
+    int rc = check_floats(from->table, arch->embed_name, err);
+    if (rc) return rc;
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] < 0 || ids[i] >= arch->vocab_size) {
             return nb_fail(err, NB_E_FORMAT,
@@ -92,37 +134,50 @@ static int embed(const struct nb_arch *arch, const struct nb_weight *table, cons
                            i, ids[i], arch->vocab_size - 1);
         }
     }
-    for (int64_t i = 0; i < n; i++) nb_weight_row(table, ids[i], h + i * d);
+    for (int64_t i = 0; i < n; i++) nb_weight_row(from->table, ids[i], h + i * d);
     const float scale = (float)arch->embed_scale;
     for (int64_t i = 0; scale != 1 && i < n * d; i++) h[i] *= scale;
-    return 0;
+    return from->row ? add_positions(from, first, n, h, err) : 0;
 }
 
-int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t n, float *h,
-                    struct nb_err *err)
+int nb_engine_embed(const struct nb_engine *e, const int32_t *ids, int64_t first, int64_t n,
+                    float *h, struct nb_err *err)
 {
-    return embed(e->arch, &e->embed, ids, n, h, err);
+    const struct embedding from = {e->arch, &e->embed, &e->positions, e->position_row};
+    return embed(&from, ids, first, n, h, err);
 }
 
 int nb_layer_embed(const struct nb_model *model, struct nb_backend *be, const int32_t *ids,
                    int64_t n, float *h, struct nb_err *err)
 {
-    struct nb_weight table;
+    struct nb_weight table, positions;
+    struct embedding from = {&model->arch, &table, &positions, NULL};
     (void)be;
     int rc = nb_model_embedding(model, &table, err);
-    return rc ? rc : embed(&model->arch, &table, ids, n, h, err);
+    if (!rc && *model->arch.position_name) {
+        rc = nb_model_positions(model, &positions, err);
+        from.row = nb_alloc((size_t)model->arch.hidden_size, sizeof *from.row);
+        if (!rc && !from.row) rc = nb_fail(err, NB_E_NOMEM, "no memory for a position");
+    }
+    if (!rc) rc = embed(&from, ids, 0, n, h, err);
+    nb_free(from.row);
+    return rc;
 }
 
 int nb_layer_final_norm(const struct nb_model *model, struct nb_backend *be, const float *h,
                         int64_t n, float *out, struct nb_err *err)
 {
     const struct nb_arch *a = &model->arch;
-    float *weight = NULL;
+    float *weight = NULL, *bias = NULL;
     int rc = nb_model_norm_weight(&weight, model, a->norm_name, a->hidden_size, err);
+    if (!rc && a->layer_norm)
+        rc = nb_model_norm_bias(&bias, model, a->norm_bias_name, a->hidden_size, err);
     if (!rc) {
-        nb_rmsnorm(be, &(struct nb_norm){weight, a->hidden_size, a->rms_norm_eps}, out, h, n);
+        const struct nb_norm norm = {weight, a->hidden_size, a->rms_norm_eps, bias};
+        nb_engine_norm_rows(be, &norm, out, h, n);
     }
     nb_free(weight);
+    nb_free(bias);
     return rc;
 }
 
@@ -161,9 +216,11 @@ void nb_engine_layer(struct nb_layer *l, const struct nb_pass *p, float *h, floa
 
 void nb_engine_norm(struct nb_engine *e, float *h, int64_t n)
 {
-    const struct nb_norm norm = {
-        .weight = e->norm, .d = e->arch->hidden_size, .eps = e->arch->rms_norm_eps};
-    nb_rmsnorm(e->be, &norm, h, h, n);
+    const struct nb_norm norm = {.weight = e->norm,
+                                 .d = e->arch->hidden_size,
+                                 .eps = e->arch->rms_norm_eps,
+                                 .bias = e->norm_bias};
+    nb_engine_norm_rows(e->be, &norm, h, h, n);
 }
 
 int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *hidden,
@@ -172,7 +229,7 @@ int nb_engine_hidden(struct nb_engine *e, const int32_t *ids, int64_t n, float *
     const struct nb_arch *a = e->arch;
     if (n <= 0) return 0;
     int rc = reserve(e, n, err);
-    if (!rc) rc = nb_engine_embed(e, ids, n, hidden, err);
+    if (!rc) rc = nb_engine_embed(e, ids, 0, n, hidden, err);
     if (rc) return rc;
     const int64_t width = nb_pass_width(a), kv = a->n_kv_heads * a->head_dim;
     float *x = e->buffer, *y = x + n * width;

@@ -11,14 +11,30 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "engine/moe.h"
 
 int64_t nb_input_width(const struct nb_arch *arch, enum nb_input input)
 {
     switch (input) {
     case NB_INPUT_O: return arch->n_heads * arch->head_dim;
-    case NB_INPUT_DOWN: return arch->intermediate_size;
+    case NB_INPUT_DOWN: {
+        int64_t width = arch->moe ? 0 : arch->intermediate_size;
+        for (int64_t l = 0; arch->moe && l < arch->n_layers; l++) {
+            const int64_t w =
+                nb_arch_has_experts(arch, l) ? arch->hidden_size : arch->intermediate_size;
+            if (w > width) width = w;
+        }
+        return width;
+    }
     default: return arch->hidden_size;
     }
+}
+
+int64_t nb_layer_input_width(const struct nb_layer *l, enum nb_input input)
+{
+    if (input != NB_INPUT_DOWN) return nb_input_width(l->arch, input);
+    return nb_arch_has_experts(l->arch, l->index) ? l->arch->hidden_size
+                                                  : l->arch->intermediate_size;
 }
 
 int64_t nb_pass_width(const struct nb_arch *arch)
@@ -33,65 +49,17 @@ int64_t nb_pass_width(const struct nb_arch *arch)
 
 int64_t nb_pass_scratch_floats(const struct nb_arch *arch)
 {
-    return nb_pass_width(arch); /* q, or what o or down gives, or up: one at a time */
+    static const enum nb_role fused[] = {NB_ROLE_QKV, NB_ROLE_GATE_UP};
+    int64_t width = nb_pass_width(arch); /* q, or what o or down gives, or up: one at a time */
+    for (size_t i = 0; i < sizeof fused / sizeof *fused; i++) {
+        const struct nb_arch_linear *lin = nb_arch_linear_of(arch, fused[i]);
+        if (lin && lin->rows > width) width = lin->rows;
+    }
+    const int64_t experts = nb_moe_scratch_floats(arch);
+    return experts > width ? experts : width;
 }
 
 /* ---- loading ---- */
-
-int nb_model_norm_weight(float **out, const struct nb_model *model, const char *name, int64_t n,
-                         struct nb_err *err)
-{
-    struct nb_tensor t;
-    int rc = nb_model_tensor(model, name, &t, err);
-    if (rc) return rc;
-    if (nb_tensor_count(&t) != n) {
-        return nb_fail(err, NB_E_FORMAT, "tensor '%s' has %" PRId64 " values, expected %" PRId64,
-                       name, nb_tensor_count(&t), n);
-    }
-    *out = nb_alloc((size_t)n, sizeof **out);
-    if (!*out) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", name);
-    if (nb_to_f32(*out, t.data.data, t.dtype, (size_t)n)) {
-        const float offset = (float)model->arch.norm_offset;
-        for (int64_t i = 0; offset != 0 && i < n; i++) (*out)[i] += offset;
-        return 0;
-    }
-    nb_free(*out);
-    *out = NULL;
-    return nb_fail(err, NB_E_SPEC, "tensor '%s' is %s, expected F32, F16 or BF16", name,
-                   nb_dtype_name(t.dtype));
-}
-
-int nb_layer_norm_weight(float **out, const struct nb_model *model, int64_t index, const char *name,
-                         int64_t n, struct nb_err *err)
-{
-    char full[NB_NAME_MAX * 2];
-    nb_arch_name(&model->arch, index, name, full);
-    return nb_model_norm_weight(out, model, full, n, err);
-}
-
-static int load_norms(struct nb_layer *l, const struct nb_model *model, struct nb_err *err)
-{
-    const struct nb_arch *a = l->arch;
-    const struct {
-        float **at;
-        const char *name;
-        int64_t n;
-        bool has;
-    } norms[] = {
-        {&l->attn_norm, a->attn_norm_name, a->hidden_size, true},
-        {&l->post_attn_norm, a->post_attn_norm_name, a->hidden_size, a->post_norm},
-        {&l->mlp_norm, a->mlp_norm_name, a->hidden_size, true},
-        {&l->post_mlp_norm, a->post_mlp_norm_name, a->hidden_size, a->post_norm},
-        {&l->q_norm, a->q_norm_name, a->head_dim, a->qk_norm},
-        {&l->k_norm, a->k_norm_name, a->head_dim, a->qk_norm},
-    };
-    int rc = 0;
-    for (size_t i = 0; i < sizeof norms / sizeof *norms && !rc; i++) {
-        if (!norms[i].has) continue;
-        rc = nb_layer_norm_weight(norms[i].at, model, l->index, norms[i].name, norms[i].n, err);
-    }
-    return rc;
-}
 
 static int load_linears(struct nb_layer *l, const struct nb_model *model, struct nb_err *err)
 {
@@ -100,13 +68,18 @@ static int load_linears(struct nb_layer *l, const struct nb_model *model, struct
     struct nb_arena *arena = model->quant_config ? &codes : &l->arena;
     nb_arena_init(&codes);
     nb_arena_init(&l->arena);
-    int rc = 0;
-    for (int i = 0; i < l->arch->n_linears && !rc; i++) {
-        const struct nb_arch_linear *lin = &l->arch->linears[i];
+    l->plan = nb_arch_layer_linears(l->arch, l->index, &l->n_linears);
+    for (int i = 0; i < NB_ROLE_COUNT; i++) l->by_role[i] = -1;
+    l->linears = nb_calloc((size_t)l->n_linears, sizeof *l->linears);
+    int rc = l->linears ? 0 : nb_fail(err, NB_E_NOMEM, "no memory for %d linears", l->n_linears);
+    for (int i = 0; i < l->n_linears && !rc; i++) {
+        const struct nb_arch_linear *lin = &l->plan[i];
         struct nb_weight w;
         rc = nb_model_linear(model, l->index, lin, arena, &w, err);
+        if (!rc && lin->transposed && !w.q && !w.blocks.data && arena == &codes) /* was copied */
+            rc = nb_model_linear(model, l->index, lin, &l->arena, &w, err);
         if (!rc) rc = nb_linear_init(&l->linears[i], l->be, &w, err);
-        l->by_role[lin->role] = i;
+        if (lin->branch == NB_BRANCH_MAIN) l->by_role[lin->role] = i;
         nb_arena_reset(&codes);
     }
     nb_arena_release(&codes);
@@ -120,8 +93,9 @@ int nb_layer_load(struct nb_layer **out, const struct nb_model *model, int64_t i
     l->arch = &model->arch;
     l->be = be;
     l->index = index;
-    int rc = load_norms(l, model, err);
+    int rc = nb_layer_load_norms(l, model, err);
     if (!rc) rc = load_linears(l, model, err);
+    if (!rc) rc = nb_moe_load(l, model, err);
     if (rc) {
         nb_layer_free(l);
         l = NULL;
@@ -133,9 +107,13 @@ int nb_layer_load(struct nb_layer **out, const struct nb_model *model, int64_t i
 void nb_layer_free(struct nb_layer *l)
 {
     if (!l) return;
-    for (int i = 0; i < l->arch->n_linears; i++) nb_linear_release(&l->linears[i]);
+    for (int i = 0; l->linears && i < l->n_linears; i++) nb_linear_release(&l->linears[i]);
+    nb_free(l->linears);
+    nb_moe_release(l);
     nb_free(l->attn_norm);
+    nb_free(l->attn_norm_bias);
     nb_free(l->mlp_norm);
+    nb_free(l->mlp_norm_bias);
     nb_free(l->post_attn_norm);
     nb_free(l->post_mlp_norm);
     nb_free(l->q_norm);
@@ -149,7 +127,7 @@ void nb_layer_free(struct nb_layer *l)
 int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bias,
                      struct nb_err *err)
 {
-    const struct nb_arch_linear *lin = &l->arch->linears[i];
+    const struct nb_arch_linear *lin = &l->plan[i];
     struct nb_linear fresh;
     const struct nb_fmat matrix = {
         .data = (float *)w, .rows = lin->rows, .cols = lin->cols, .ld = lin->cols};
@@ -160,69 +138,14 @@ int nb_layer_replace(struct nb_layer *l, int i, const float *w, const float *bia
     return 0;
 }
 
-float *nb_layer_norm(struct nb_layer *l, enum nb_input input)
-{
-    assert(input == NB_INPUT_ATTN || input == NB_INPUT_MLP);
-    return input == NB_INPUT_ATTN ? l->attn_norm : l->mlp_norm;
-}
-
 /* ---- computing ---- */
 
-static const struct nb_linear *linear(const struct nb_layer *l, enum nb_role role)
+const struct nb_linear *nb_layer_linear(const struct nb_layer *l, enum nb_role role)
 {
     return &l->linears[l->by_role[role]];
 }
 
-/* y = attention over what was fed before and now. */
-static void attend(struct nb_layer *l, const struct nb_pass *p, const float *x, float *y)
-{
-    const struct nb_arch *a = l->arch;
-    const int64_t d = a->head_dim, q_width = a->n_heads * d, kv_width = a->n_kv_heads * d;
-    const struct nb_rope_angles *angles =
-        nb_arch_uses_local_rope(a, l->index) ? &p->rope->local : &p->rope->all;
-    float *q = p->scratch, *k = p->k + p->past * kv_width, *v = p->v + p->past * kv_width;
-    const struct nb_linear_out outs[] = {
-        {linear(l, NB_ROLE_Q), q, q_width},
-        {linear(l, NB_ROLE_K), k, kv_width},
-        {linear(l, NB_ROLE_V), v, kv_width},
-    };
-    nb_linears_run(l->be, outs, 3, x, p->t, a->hidden_size);
-    if (a->qk_norm) {
-        nb_rmsnorm(l->be, &(struct nb_norm){l->q_norm, d, a->rms_norm_eps}, q, q,
-                   p->t * a->n_heads);
-        nb_rmsnorm(l->be, &(struct nb_norm){l->k_norm, d, a->rms_norm_eps}, k, k,
-                   p->t * a->n_kv_heads);
-    }
-    struct nb_rope_rows rows = {.x = q,
-                                .m = p->t,
-                                .ldx = q_width,
-                                .n_heads = a->n_heads,
-                                .head_dim = d,
-                                .cos_t = angles->cos_t,
-                                .sin_t = angles->sin_t};
-    nb_rope_apply(l->be, &rows);
-    rows.x = k;
-    rows.ldx = kv_width;
-    rows.n_heads = a->n_kv_heads;
-    nb_rope_apply(l->be, &rows);
-    nb_attention_run(l->be, &(struct nb_attention){.q = q,
-                                                   .k = p->k,
-                                                   .v = p->v,
-                                                   .out = y,
-                                                   .n_q = p->t,
-                                                   .n_kv = p->past + p->t,
-                                                   .ldq = q_width,
-                                                   .ldkv = kv_width,
-                                                   .ldo = q_width,
-                                                   .n_heads = a->n_heads,
-                                                   .n_kv_heads = a->n_kv_heads,
-                                                   .head_dim = d,
-                                                   .window = a->window[l->index],
-                                                   .scale = (float)a->attn_scale,
-                                                   .softcap = (float)a->attn_softcap});
-}
-
-static enum nb_act_fn act_of(enum nb_hidden_act act)
+enum nb_act_fn nb_layer_act_fn(enum nb_hidden_act act)
 {
     switch (act) {
     case NB_HIDDEN_ACT_GELU: return NB_ACT_FN_GELU;
@@ -237,44 +160,65 @@ static void add_linear(struct nb_layer *l, enum nb_role role, const struct nb_pa
                        const float *x)
 {
     const float *post = role == NB_ROLE_O ? l->post_attn_norm : l->post_mlp_norm;
-    const struct nb_linear *lin = linear(l, role);
+    const struct nb_linear *lin = nb_layer_linear(l, role);
     nb_linear_run(l->be, &(struct nb_linear_out){lin, p->scratch, lin->w.rows}, x, p->t,
                   lin->w.cols);
     if (post) {
-        nb_rmsnorm(l->be, &(struct nb_norm){post, lin->w.rows, l->arch->rms_norm_eps}, p->scratch,
-                   p->scratch, p->t);
+        const struct nb_norm norm = {
+            .weight = post, .d = lin->w.rows, .eps = l->arch->rms_norm_eps};
+        nb_rmsnorm(l->be, &norm, p->scratch, p->scratch, p->t);
     }
     nb_residual_add(l->be, h, p->scratch, p->t * lin->w.rows);
+}
+
+/* y = act(gate) * up, or without a gate act(up). */
+static void run_mlp(struct nb_layer *l, const struct nb_pass *p, const float *x, float *y)
+{
+    const struct nb_arch *a = l->arch;
+    const int64_t ff = a->intermediate_size;
+    const enum nb_act_fn act = nb_layer_act_fn(a->hidden_act);
+    if (l->by_role[NB_ROLE_GATE_UP] >= 0) {
+        const struct nb_linear_out fused = {nb_layer_linear(l, NB_ROLE_GATE_UP), p->scratch,
+                                            2 * ff};
+        nb_linear_run(l->be, &fused, x, p->t, a->hidden_size);
+        nb_gated_act_fused(l->be, y, p->scratch, p->t, ff, act);
+        return;
+    }
+    if (l->by_role[NB_ROLE_GATE] < 0) {
+        const struct nb_linear_out up = {nb_layer_linear(l, NB_ROLE_UP), y, ff};
+        nb_linear_run(l->be, &up, x, p->t, a->hidden_size);
+        nb_act(l->be, y, y, p->t * ff, act);
+        return;
+    }
+    const struct nb_linear_out outs[] = {{nb_layer_linear(l, NB_ROLE_GATE), y, ff},
+                                         {nb_layer_linear(l, NB_ROLE_UP), p->scratch, ff}};
+    nb_linears_run(l->be, outs, 2, x, p->t, a->hidden_size);
+    nb_gated_act(l->be, y, y, p->scratch, p->t * ff, act);
 }
 
 void nb_layer_pass(struct nb_layer *l, enum nb_input input, const struct nb_pass *p, float *h,
                    const float *x, float *y)
 {
-    const struct nb_arch *a = l->arch;
-    const int64_t ff = a->intermediate_size;
-    struct nb_norm norm = {.weight = l->attn_norm, .d = a->hidden_size, .eps = a->rms_norm_eps};
     switch (input) {
-    case NB_INPUT_ATTN: nb_rmsnorm(l->be, &norm, y, h, p->t); break;
-    case NB_INPUT_O: attend(l, p, x, y); break;
+    case NB_INPUT_ATTN: nb_layer_input_norm(l, input, y, h, p->t); break;
+    case NB_INPUT_O: nb_layer_attend(l, p, x, y); break;
     case NB_INPUT_MLP:
         add_linear(l, NB_ROLE_O, p, h, x);
-        norm.weight = l->mlp_norm;
-        nb_rmsnorm(l->be, &norm, y, h, p->t);
+        nb_layer_input_norm(l, input, y, h, p->t);
         break;
-    case NB_INPUT_DOWN: {
-        const struct nb_linear_out outs[] = {{linear(l, NB_ROLE_GATE), y, ff},
-                                             {linear(l, NB_ROLE_UP), p->scratch, ff}};
-        nb_linears_run(l->be, outs, 2, x, p->t, a->hidden_size);
-        nb_gated_act(l->be, y, y, p->scratch, p->t * ff, act_of(a->hidden_act));
+    case NB_INPUT_DOWN:
+        if (nb_arch_has_experts(l->arch, l->index)) nb_moe_pass(l, p, x, y);
+        else run_mlp(l, p, x, y);
         break;
-    }
     case NB_INPUT_COUNT: break;
     }
 }
 
 void nb_layer_pass_finish(struct nb_layer *l, const struct nb_pass *p, float *h, const float *x)
 {
-    add_linear(l, NB_ROLE_DOWN, p, h, x);
+    if (nb_arch_has_experts(l->arch, l->index))
+        nb_residual_add(l->be, h, x, p->t * l->arch->hidden_size);
+    else add_linear(l, NB_ROLE_DOWN, p, h, x);
 }
 
 /* ---- the layer API: windows one after the other ---- */
@@ -314,14 +258,22 @@ int nb_layer_step(struct nb_layer *l, enum nb_input input, const struct nb_layer
     int rc = reserve(l, io->t, err);
     if (rc) return rc;
     const struct nb_pass p = pass_of(l, io->t);
-    const int64_t hidden = l->arch->hidden_size, to = nb_input_width(l->arch, input);
+    const int64_t hidden = l->arch->hidden_size, to = nb_layer_input_width(l, input);
     const int64_t from =
-        input == NB_INPUT_ATTN ? 0 : nb_input_width(l->arch, (enum nb_input)(input - 1));
+        input == NB_INPUT_ATTN ? 0 : nb_layer_input_width(l, (enum nb_input)(input - 1));
     for (int64_t w = 0; w < io->n_windows; w++) {
         const float *in = from ? io->x + w * io->t * from : NULL;
         nb_layer_pass(l, input, &p, io->h + w * io->t * hidden, in, io->y + w * io->t * to);
+        if (l->kv_fn && input == NB_INPUT_O)
+            l->kv_fn(l->kv_ctx, p.k, p.v, io->t * l->arch->n_kv_heads * l->arch->head_dim);
     }
     return 0;
+}
+
+void nb_layer_watch_kv(struct nb_layer *l, nb_layer_kv_fn fn, void *ctx)
+{
+    l->kv_fn = fn;
+    l->kv_ctx = ctx;
 }
 
 int nb_layer_finish(struct nb_layer *l, float *h, const float *x, int64_t n_windows, int64_t t,
@@ -330,7 +282,7 @@ int nb_layer_finish(struct nb_layer *l, float *h, const float *x, int64_t n_wind
     int rc = reserve(l, t, err);
     if (rc) return rc;
     const struct nb_pass p = pass_of(l, t);
-    const int64_t hidden = l->arch->hidden_size, from = nb_input_width(l->arch, NB_INPUT_DOWN);
+    const int64_t hidden = l->arch->hidden_size, from = nb_layer_input_width(l, NB_INPUT_DOWN);
     for (int64_t w = 0; w < n_windows; w++)
         nb_layer_pass_finish(l, &p, h + w * t * hidden, x + w * t * from);
     return 0;

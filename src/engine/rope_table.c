@@ -38,7 +38,7 @@ int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, i
                           struct nb_err *err)
 {
     if (capacity <= t->capacity) return 0;
-    const size_t half = (size_t)arch->head_dim / 2;
+    const size_t half = (size_t)arch->rotary_dim / 2;
     nb_rope_table_release(t);
     if (!take(&t->all, capacity, half) || (arch->local_rope && !take(&t->local, capacity, half))) {
         nb_rope_table_release(t);
@@ -49,12 +49,20 @@ int nb_rope_table_reserve(struct nb_rope_table *t, const struct nb_arch *arch, i
     return 0;
 }
 
+/* Does rope mean the same for sequences of a and of b tokens? */
+static bool same_rope(const struct nb_arch *arch, const struct nb_rope *rope, int64_t a, int64_t b)
+{
+    if (rope->kind == NB_ROPE_DYNAMIC)
+        return a == b || (a <= arch->max_position && b <= arch->max_position);
+    if (rope->kind == NB_ROPE_LONGROPE)
+        return (a <= rope->original_max_position) == (b <= rope->original_max_position);
+    return true;
+}
+
 static bool same_frequencies(const struct nb_arch *arch, int64_t a, int64_t b)
 {
-    bool dynamic = arch->rope.kind == NB_ROPE_DYNAMIC ||
-                   (arch->local_rope && arch->rope_local.kind == NB_ROPE_DYNAMIC);
-    if (!dynamic) return true;
-    return a == b || (a <= arch->max_position && b <= arch->max_position);
+    return same_rope(arch, &arch->rope, a, b) &&
+           (!arch->local_rope || same_rope(arch, &arch->rope_local, a, b));
 }
 
 static void fill(struct nb_rope_angles *a, int64_t half, int64_t first, int64_t n)
@@ -71,7 +79,7 @@ static void fill(struct nb_rope_angles *a, int64_t half, int64_t first, int64_t 
 void nb_rope_table_fill(struct nb_rope_table *t, const struct nb_arch *arch, int64_t first,
                         int64_t n, int64_t length)
 {
-    const int64_t half = arch->head_dim / 2;
+    const int64_t half = arch->rotary_dim / 2;
     const bool same = t->length > 0 && same_frequencies(arch, t->length, length);
     if (same && t->first == first && n <= t->n) return;
     struct {

@@ -108,6 +108,12 @@ int nb_session_eval(struct nb_session *s, const int32_t *ids, int64_t n, float *
                        "%" PRId64 " tokens after %" PRId64 " do not fit a session of %" PRId64, n,
                        s->length, s->max_tokens);
     }
+    if (*a->position_name && s->length + n > a->max_position) {
+        return nb_fail(err, NB_E_SPEC,
+                       "a sequence of %" PRId64 " tokens is too long: the model has %" PRId64
+                       " positions",
+                       s->length + n, a->max_position);
+    }
     for (int64_t i = 0; i < n; i++) { /* all checked before any is fed */
         if (ids[i] < 0 || ids[i] >= a->vocab_size) {
             return nb_fail(err, NB_E_FORMAT,
@@ -120,7 +126,7 @@ int nb_session_eval(struct nb_session *s, const int32_t *ids, int64_t n, float *
     int rc = 0;
     for (int64_t at = 0; at < n && !rc; at += t) {
         t = n - at < s->chunk ? n - at : s->chunk;
-        rc = nb_engine_embed(e, ids + at, t, s->h, err);
+        rc = nb_engine_embed(e, ids + at, s->length, t, s->h, err);
         if (!rc) feed(s, t, whole);
     }
     if (rc || !logits) return rc;
