@@ -66,6 +66,7 @@ void nb_backend_free(struct nb_backend *be)
     for (int i = 0; be->scratch && i < nb_pool_threads(be->pool); i++) nb_free(be->scratch[i].all);
     nb_free(be->scratch);
     nb_free(be->factor);
+    nb_free(be->act.data);
     nb_free(be);
 }
 

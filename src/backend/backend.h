@@ -43,14 +43,23 @@ enum nb_precision nb_backend_set_precision(struct nb_backend *be, enum nb_precis
 
 struct nb_gemm_kernel; /* one way to multiply by a weight: kernels.h, table in kernels.c */
 
+struct nb_act_rule { /* which numbers a linear's input is rounded to: see core/qmat.h */
+    enum nb_act_kind kind;
+    int64_t group;
+    float threshold, input_scale;
+};
+
 struct nb_linear {
-    struct nb_weight w; /* for quantized weights only spec and shape stay valid after prepare */
+    struct nb_weight w;     /* for quantized weights only the shape stays valid after prepare */
+    struct nb_act_rule act; /* of a quantized weight: its spec's */
     const struct nb_gemm_kernel *kernel;
     void *packed; /* owned; NULL for a dense view */
     float *bias;  /* [N] f32, owned, or NULL */
 };
 
-/* A dense weight stays a view (must outlive the linear); a quantized one is packed and may go. */
+/* A dense weight stays a view (must outlive the linear); a quantized one is packed and may go. The first one
+ * that rounds its input takes 32 MB for rounded rows from the backend (more when 64 rows are more). NB_E_SPEC: no
+ * kernel, a bias of another type, activation numbers without the scale, group or threshold they need. */
 int nb_linear_init(struct nb_linear *lin, struct nb_backend *be, const struct nb_weight *w,
                    struct nb_err *err);
 /* From a float matrix [N,K] with ld = K that stays with the caller, bias f32 [N] or NULL
@@ -65,7 +74,12 @@ struct nb_linear_out { /* y[M,N] = x[M,K] W^T + bias */
     int64_t ldy; /* in elements */
 };
 /* A row of y depends on its row of x only and, for m above 4, on nothing else; up to 4 rows take
- * another path, which rounds differently. ldx in elements. */
+ * another path, which rounds differently. ldx in elements.
+ *
+ * A weight made for activation numbers gets x rounded to them. One call is one batch: NB_ACT_INT8_OUTLIER and
+ * NB_ACT_FP8_TENSOR look at all m rows, so there a row of y depends on the others. Integers times integers are
+ * summed in int32, exactly, whatever the precision; floats are multiplied as values, in f32. A row of x that
+ * holds a NaN gives NaN. */
 void nb_linear_run(struct nb_backend *be, const struct nb_linear_out *out, const float *x,
                    int64_t m, int64_t ldx);
 enum { NB_MAX_LINEAR_OUTS = 8 };
@@ -77,21 +91,27 @@ const char *nb_linear_kernel_name(const struct nb_linear *lin);
 
 /* ---- the other operators ---- */
 
-struct nb_norm {         /* RMSNorm */
+struct nb_norm {
     const float *weight; /* [d] */
     int64_t d;
     double eps;
+    const float *bias; /* [d], of a LayerNorm; an RMSNorm has none */
 };
 /* y[m, d] = x / rms(x) * weight, row by row; y may be x. */
 void nb_rmsnorm(struct nb_backend *be, const struct nb_norm *norm, float *y, const float *x,
                 int64_t m);
 
+/* y[m, d] = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, row by row; y may be x. */
+void nb_layernorm(struct nb_backend *be, const struct nb_norm *norm, float *y, const float *x,
+                  int64_t m);
+
 struct nb_rope_rows {
     float *x; /* [m, n_heads, head_dim], row stride ldx */
     int64_t m, ldx, n_heads, head_dim;
-    const float *cos_t, *sin_t; /* [m, head_dim/2], scaled */
+    const float *cos_t, *sin_t; /* [m, rotary/2], scaled */
+    int64_t rotary_dim; /* only the first so many dimensions of a head are rotated; 0: all */
 };
-/* In place: dimension i is rotated with i + head_dim/2. */
+/* In place: dimension i is rotated with i + rotary/2, where rotary is rotary_dim or head_dim. */
 void nb_rope_apply(struct nb_backend *be, const struct nb_rope_rows *rows);
 
 struct nb_attention { /* causal, grouped-query, optional sliding window; tiled, O(window) memory */
@@ -111,6 +131,11 @@ void nb_attention_run(struct nb_backend *be, const struct nb_attention *a);
 enum nb_act_fn { NB_ACT_FN_SILU, NB_ACT_FN_GELU, NB_ACT_FN_GELU_TANH, NB_ACT_FN_RELU };
 void nb_gated_act(struct nb_backend *be, float *out, const float *gate, const float *up, int64_t n,
                   enum nb_act_fn kind);
+/* out[i] = act(x[i]); out may be x. */
+void nb_act(struct nb_backend *be, float *out, const float *x, int64_t n, enum nb_act_fn kind);
+/* out[m, width] = act(gate) * up, where x[m, 2 * width] has gate and then up in every row; no overlap. */
+void nb_gated_act_fused(struct nb_backend *be, float *out, const float *x, int64_t m, int64_t width,
+                        enum nb_act_fn kind);
 void nb_residual_add(struct nb_backend *be, float *y, const float *x, int64_t n); /* y += x */
 
 /* x = cap * tanh(x / cap), cap > 0. */

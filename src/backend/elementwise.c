@@ -63,8 +63,8 @@ static void rope_piece(void *ctx, size_t piece, int thread)
     const struct rope_run *run = ctx;
     const struct nb_rope_rows *r = run->rows;
     (void)thread;
-    const int64_t half = r->head_dim / 2, start = (int64_t)piece * run->step,
-                  end = end_of(start, run->step, r->m);
+    const int64_t half = (r->rotary_dim ? r->rotary_dim : r->head_dim) / 2,
+                  start = (int64_t)piece * run->step, end = end_of(start, run->step, r->m);
     for (int64_t i = start; i < end; i++) {
         for (int64_t h = 0; h < r->n_heads; h++) {
             run->ops->rope(r->x + i * r->ldx + h * r->head_dim, half, r->cos_t + i * half,

@@ -12,8 +12,9 @@ static bool supports(const struct nb_weight *w)
            w->blocks.type->elems <= NB_BLOCK_K;
 }
 
-static bool packed_bytes(const struct nb_weight *w, size_t *bytes)
+static bool packed_bytes(const struct nb_cpu_ops *ops, const struct nb_weight *w, size_t *bytes)
 {
+    (void)ops;
     (void)w;
     *bytes = 0;
     return true;

@@ -9,8 +9,9 @@ static bool supports(const struct nb_weight *w)
     return !w->q && !w->blocks.data && nb_dtype_is_weight(w->dense.dtype);
 }
 
-static bool packed_bytes(const struct nb_weight *w, size_t *bytes)
+static bool packed_bytes(const struct nb_cpu_ops *ops, const struct nb_weight *w, size_t *bytes)
 {
+    (void)ops;
     (void)w;
     *bytes = 0;
     return true;

@@ -6,7 +6,7 @@
  * The packed form keeps the codes at their width and the decoded scales and zeros:
  *
  *   struct head
- *   scale [planes] f32 | zero [planes] f32, if any | group of each column i32, act-order only
+ *   scale [scales] f32 | zero [scales] f32, if any | group of each column i32, act-order only
  *   codes: rows of whole bytes, code k at bits [k*bits, (k+1)*bits), low bits first | slack
  *
  * Values are computed as nb_qmat_dequant_row computes them, so results equal those of the dense
@@ -17,11 +17,19 @@
 
 enum { CODES_AT_ONCE = 1024, SLACK = 8 };
 
+enum decoding {
+    ANY,      /* one value at a time */
+    INTEGERS, /* these in whole runs of a group: ops->dequant_u8 */
+    LOOKUP16,
+    E4M3
+};
+
 struct head {
-    int64_t row_bytes, n_groups, group_rows, group_cols;
+    int64_t row_bytes, cols, n_groups, group_rows, group_cols;
     int bits;
+    bool flat;
     enum nb_zero zero_kind;
-    enum nb_elem_kind elem_kind;
+    enum decoding decoding;
     size_t scale, zero, group, codes; /* offsets in bytes; zero, group: 0 when absent */
     float value[256];                 /* of each code */
 };
@@ -37,15 +45,22 @@ static bool supports(const struct nb_weight *w)
            w->q->spec.elem.bits <= 8;
 }
 
+static enum decoding decoding_of(const struct nb_qmat *q)
+{
+    const struct nb_elem *e = &q->spec.elem;
+    if (q->col_group || q->spec.zero == NB_ZERO_MIN) return ANY;
+    if (e->kind == NB_ELEM_INT) return INTEGERS;
+    if (q->spec.zero != NB_ZERO_NONE) return ANY;
+    if (e->bits <= 4) return LOOKUP16;
+    return e->kind == NB_ELEM_FLOAT && e->exp == 4 && e->man == 3 ? E4M3 : ANY;
+}
+
 /* Offsets and sizes; false when something does not fit. */
 static bool plan(const struct nb_qmat *q, struct head *h, size_t *bytes)
 {
     size_t planes, codes, at = (sizeof *h + 63) / 64 * 64, bits;
-    size_t group_rows = (size_t)((q->rows + q->spec.group_rows - 1) / q->spec.group_rows);
     memset(h, 0, sizeof *h);
-    if (!nb_mul(group_rows, (size_t)q->n_groups, &planes) ||
-        !nb_mul(planes, sizeof(float), &planes))
-        return false;
+    if (!nb_mul((size_t)nb_qmat_planes(q), sizeof(float), &planes)) return false;
     h->scale = at;
     if (!nb_add(at, planes, &at)) return false;
     if (q->zero.value) {
@@ -61,23 +76,27 @@ static bool plan(const struct nb_qmat *q, struct head *h, size_t *bytes)
     h->row_bytes = (int64_t)((bits + 7) / 8);
     if (!nb_mul((size_t)q->rows, (size_t)h->row_bytes, &codes) || !nb_add(at, codes, &at))
         return false;
+    h->cols = q->cols;
     h->n_groups = q->n_groups;
+    h->flat = q->spec.flat;
     h->group_rows = q->spec.group_rows;
     h->group_cols = q->spec.group_cols;
     h->bits = q->spec.elem.bits;
     h->zero_kind = q->spec.zero;
-    h->elem_kind = q->spec.elem.kind;
+    h->decoding = decoding_of(q);
     return nb_add(at, SLACK, bytes);
 }
 
-static bool packed_bytes(const struct nb_weight *w, size_t *bytes)
+static bool packed_bytes(const struct nb_cpu_ops *ops, const struct nb_weight *w, size_t *bytes)
 {
+    (void)ops;
     struct head h;
     return plan(w->q, &h, bytes);
 }
 
-static void pack(const struct nb_weight *w, void *packed)
+static void pack(const struct nb_cpu_ops *ops, const struct nb_weight *w, void *packed)
 {
+    (void)ops;
     const struct nb_qmat *q = w->q;
     struct head *h = packed;
     size_t bytes;
@@ -105,8 +124,9 @@ struct row { /* columns [k0, k0 + n) of one row */
     const struct nb_cpu_ops *ops;
     const struct head *head;
     const unsigned char *codes;
-    const float *scale, *zero; /* of the row; zero NULL when there is none */
+    const float *scale, *zero; /* of the row's first group on; zero NULL when there is none */
     const int32_t *group;      /* of each column; NULL: consecutive */
+    int64_t start;             /* flat: where in its first group the row starts */
     int64_t k0, n;
 };
 
@@ -130,12 +150,17 @@ static void unpack(const struct row *r, uint8_t *code)
     }
 }
 
+static int64_t group_of(const struct row *r, int64_t k)
+{
+    return r->group ? r->group[k] : (r->start + k) / r->head->group_cols;
+}
+
 /* Any element kind and grouping. */
 static void values(const struct row *r, const uint8_t *code, float *out)
 {
     const struct head *h = r->head;
     for (int64_t k = 0; k < r->n; k++) {
-        int64_t g = r->group ? r->group[r->k0 + k] : (r->k0 + k) / h->group_cols;
+        int64_t g = group_of(r, r->k0 + k);
         float v = h->value[code[k]];
         if (h->zero_kind == NB_ZERO_CODE) v -= r->zero[g];
         v *= r->scale[g];
@@ -144,15 +169,22 @@ static void values(const struct row *r, const uint8_t *code, float *out)
     }
 }
 
-/* The common case: integers in consecutive groups, whole runs at a time. */
-static void values_int(const struct row *r, const uint8_t *code, float *out)
+/* The common cases: consecutive groups, whole runs at a time. */
+static void runs(const struct row *r, const uint8_t *code, float *out)
 {
-    const int64_t group_cols = r->head->group_cols;
-    for (int64_t k = 0; k < r->n;) {
-        int64_t g = (r->k0 + k) / group_cols, end = (g + 1) * group_cols - r->k0;
-        if (end > r->n) end = r->n;
-        r->ops->dequant_u8(out + k, code + k, end - k, r->scale[g], r->zero ? r->zero[g] : 0.0f);
-        k = end;
+    const struct nb_cpu_ops *ops = r->ops;
+    const struct head *h = r->head;
+    const int64_t size = h->group_cols;
+    int64_t g = group_of(r, r->k0), end = (g + 1) * size - r->start - r->k0;
+    for (int64_t k = 0; k < r->n; k = end, end += size, g++) {
+        const int64_t n = (end < r->n ? end : r->n) - k;
+        switch (h->decoding) {
+        case LOOKUP16: ops->lookup16(out + k, code + k, n, h->value, r->scale[g]); break;
+        case E4M3: ops->decode_e4m3(out + k, code + k, n, r->scale[g]); break;
+        default:
+            ops->dequant_u8(out + k, code + k, n, r->scale[g], r->zero ? r->zero[g] : 0.0f);
+            break;
+        }
     }
 }
 
@@ -161,24 +193,22 @@ static void load_row(const void *source, int64_t row, int64_t k0, int64_t n, flo
     const struct source *src = source;
     const struct head *h = src->head;
     const unsigned char *base = (const unsigned char *)h;
-    const int64_t plane = row / h->group_rows * h->n_groups;
+    const int64_t first = row * h->cols; /* of the row, in a flat matrix */
+    const int64_t plane = h->flat ? first / h->group_cols : row / h->group_rows * h->n_groups;
     struct row r = {.ops = src->ops,
                     .head = h,
                     .codes = base + h->codes + row * h->row_bytes,
                     .scale = (const float *)(base + h->scale) + plane};
     if (h->zero) r.zero = (const float *)(base + h->zero) + plane;
     if (h->group) r.group = (const int32_t *)(base + h->group);
-    const bool plain = h->elem_kind == NB_ELEM_INT && !r.group && h->zero_kind != NB_ZERO_MIN;
+    if (h->flat) r.start = first % h->group_cols;
     uint8_t code[CODES_AT_ONCE];
     for (int64_t k = 0; k < n; k += CODES_AT_ONCE) {
         r.k0 = k0 + k;
         r.n = n - k < CODES_AT_ONCE ? n - k : CODES_AT_ONCE;
         unpack(&r, code);
-        if (plain) {
-            values_int(&r, code, out + k);
-        } else {
-            values(&r, code, out + k);
-        }
+        if (h->decoding == ANY) values(&r, code, out + k);
+        else runs(&r, code, out + k);
     }
 }
 

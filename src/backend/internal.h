@@ -33,6 +33,12 @@ struct nb_scratch {
     float *tile; /* one tile */
 };
 
+/* Rounded rows of x: see act.c. Shared by the threads of a run. */
+struct nb_act_memory {
+    unsigned char *data;
+    size_t bytes;
+};
+
 struct nb_backend {
     struct nb_pool *pool;
     struct nb_cpu_ops ops;
@@ -40,6 +46,7 @@ struct nb_backend {
     enum nb_precision
         precision; /* what ops.tile_f32 users may replace by bf16 products, see backend.h */
     struct nb_scratch *scratch; /* [threads] */
+    struct nb_act_memory act;   /* empty until a linear needs it */
     double *factor; /* [NB_FACTOR_BLOCK]^2: inverse of a diagonal block of a Cholesky factor */
 };
 

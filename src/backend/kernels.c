@@ -5,10 +5,7 @@
 #include "backend/kernels.h"
 
 static const struct nb_gemm_kernel *const table[] = {
-    &nb_gemm_dense,
-    &nb_gemm_qmat,
-    &nb_gemm_blocks,
-    NULL,
+    &nb_gemm_dense, &nb_gemm_int8, &nb_gemm_qmat, &nb_gemm_blocks, NULL,
 };
 
 const struct nb_gemm_kernel *const *nb_gemm_kernels(void)

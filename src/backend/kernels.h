@@ -6,11 +6,22 @@
 
 #include "backend/internal.h"
 
+/* Rows of x as int8: x[i][k] = scale[i] * code[i*ld + k], but for the outlier columns, whose codes are 0. */
+struct nb_codes {
+    const int8_t *code;
+    int64_t ld; /* a multiple of 4; codes are 0 from column K on */
+    const float *scale;
+    const int32_t *outlier; /* [n_outliers] columns, rising */
+    const float *value;     /* [m, n_outliers]: x there */
+    int64_t n_outliers;
+};
+
 /* y[i*ldy + n] = sum over k of x[i*ldx + k] * w[n][k], i in [0, m), n in [n0, n1) */
 struct nb_gemm_job {
     const struct nb_weight *w;
     const void *packed;
     const float *x;
+    struct nb_codes codes; /* instead of x, for a kernel that takes them */
     int64_t m, ldx;
     float *y;
     int64_t ldy;
@@ -21,11 +32,12 @@ struct nb_gemm_job {
 struct nb_gemm_kernel {
     const char *name;
     unsigned features; /* NB_CPU_* bits it needs */
+    bool takes_codes;  /* x comes as job.codes */
     bool (*supports)(const struct nb_weight *w);
     /* Bytes of the packed form; 0: runs on the weight as it is. False when the size does not
      * fit. */
-    bool (*packed_bytes)(const struct nb_weight *w, size_t *bytes);
-    void (*pack)(const struct nb_weight *w, void *packed);
+    bool (*packed_bytes)(const struct nb_cpu_ops *ops, const struct nb_weight *w, size_t *bytes);
+    void (*pack)(const struct nb_cpu_ops *ops, const struct nb_weight *w, void *packed);
     int64_t m_step; /* rows of x per piece, 0: all (unpacking the weight is what costs) */
     int64_t n_step; /* rows of the weight per piece */
     /* One piece, on one thread. Must equal x dequant(w)^T within the bound of nb_tile_f32_fn. */
@@ -37,7 +49,7 @@ struct nb_gemm_kernel {
 const struct nb_gemm_kernel *nb_gemm_kernel_find(const struct nb_weight *w, unsigned features);
 const struct nb_gemm_kernel *const *nb_gemm_kernels(void); /* NULL-terminated */
 
-extern const struct nb_gemm_kernel nb_gemm_dense, nb_gemm_qmat, nb_gemm_blocks;
+extern const struct nb_gemm_kernel nb_gemm_dense, nb_gemm_int8, nb_gemm_qmat, nb_gemm_blocks;
 
 /* Where f32 rows of a weight come from: out[0, n) = elements [k0, k0 + n) of a row; k0 is a multiple of
  * NB_BLOCK_K, and n too unless the row ends there. */

@@ -9,6 +9,8 @@
 #include <math.h>
 
 enum { M = 37, N = 45, K = 61, F = 40 };
+_Static_assert(20 * NB_TILE_MAX_NR <= M * K && NB_TILE_MAX_MR * NB_TILE_MAX_NR <= M * N,
+               "a tile of integers lies in these");
 
 struct work {
     float x[M * K], w[N * K], y[M * N];
@@ -45,6 +47,41 @@ static bool bf16_is_right(struct nb_backend *be, struct work *t)
     bool right = product_is_right(be, t, M);
     nb_backend_set_precision(be, before);
     return right;
+}
+
+/* A tile of integers, extremes among them, in memory of x, w and y. */
+static bool integers_are_right(struct nb_backend *be, struct work *t)
+{
+    enum { DEPTH = 20 };
+    const struct nb_cpu_ops *ops = &be->ops;
+    const int mr = ops->mr, nr = ops->nr, code_k = ops->code_k;
+    int8_t *a = (int8_t *)t->x;
+    uint8_t *b = (uint8_t *)t->w;
+    int16_t *wide_a = (int16_t *)(void *)t->x;
+    uint16_t *wide_b = (uint16_t *)(void *)t->w;
+    int32_t *sums = (int32_t *)(void *)t->y;
+    for (int i = 0; i < DEPTH * mr * code_k; i++) {
+        const int v = i % 5 ? i * 37 % 256 - 128 : -128;
+        if (code_k == 4) a[i] = (int8_t)v;
+        else wide_a[i] = (int16_t)v;
+    }
+    for (int i = 0; i < DEPTH * nr * code_k; i++) {
+        const unsigned v = i % 3 ? (unsigned)i * 53 % 256 : 255;
+        if (code_k == 4) b[i] = (uint8_t)v;
+        else wide_b[i] = (uint16_t)v;
+    }
+    ops->tile_i8(&(struct nb_tile_f32){
+        .k = DEPTH, .a = t->x, .lda = mr, .b = t->w, .ldb = nr, .c = t->y, .ldc = nr, .rows = mr});
+    for (int i = 0; i < mr * nr; i++) {
+        int32_t sum = 0;
+        for (int k = 0; k < DEPTH * code_k; k++) {
+            const int at = (k / code_k * mr + i / nr) * code_k + k % code_k;
+            const int bt = (k / code_k * nr + i % nr) * code_k + k % code_k;
+            sum += code_k == 4 ? a[at] * b[bt] : wide_a[at] * wide_b[bt];
+        }
+        if (sums[i] != sum) return false;
+    }
+    return true;
 }
 
 static bool syrk_is_right(struct nb_backend *be, struct work *t)
@@ -107,6 +144,7 @@ int nb_backend_selfcheck(struct nb_backend *be, struct nb_err *err)
                         : !syrk_is_right(be, t)       ? "the Hessian update"
                         : !cholesky_is_right(be, t)   ? "the Cholesky factorization"
                         : !exp_is_right(be, t)        ? "the exponential"
+                        : !integers_are_right(be, t)  ? "the integer product"
                                                       : NULL;
     nb_free(t);
     if (!wrong) return 0;

@@ -4,6 +4,7 @@
 #include "backend/cpu/ops.h"
 
 #include "backend/cpu/avx512bf16/level.h"
+#include "backend/cpu/avx512vnni/level.h"
 #include "backend/cpu/features.h"
 
 void nb_cpu_ops_init(struct nb_cpu_ops *ops, unsigned features)
@@ -15,6 +16,9 @@ void nb_cpu_ops_init(struct nb_cpu_ops *ops, unsigned features)
 #endif
 #ifdef NB_HAVE_AVX512
     if (features & NB_CPU_AVX512) nb_cpu_ops_avx512(ops);
+#endif
+#ifdef NB_HAVE_AVX512VNNI
+    if (features & NB_CPU_AVX512 && features & NB_CPU_AVX512_VNNI) nb_avx512vnni_tiles(ops);
 #endif
 #ifdef NB_HAVE_AVX512BF16
     if (features & NB_CPU_AVX512 && features & NB_CPU_AVX512_BF16) nb_avx512bf16_tiles(ops);

@@ -108,6 +108,53 @@ typedef void (*nb_dequant_u8_fn)(float *dst, const uint8_t *code, int64_t n, flo
 /* code[i] = nibble i of src (low nibble first), i in [0, n). Exact. */
 typedef void (*nb_unpack_u4_fn)(uint8_t *code, const uint8_t *src, int64_t n);
 
+/* dst[i] = table[code[i]] * scale, i in [0, n), codes below 16. Exact. */
+typedef void (*nb_lookup16_fn)(float *dst, const uint8_t *code, int64_t n, const float *table,
+                               float scale);
+/* dst[i] = E4M3 of code[i] times scale; NaN for 0x7f and 0xff. Exact. */
+typedef void (*nb_decode_e4m3_fn)(float *dst, const uint8_t *code, int64_t n, float scale);
+
+/* ---- few bits on both sides ----
+ *
+ * Panels of integers hold code_k codes of neighbouring k per 32-bit container, first k lowest:
+ * 4 (bytes: a signed, b unsigned) or 2 (16 bits, both signed). tile_i8 is then the f32 tile over
+ * containers: k counts them, c holds int32, sums wrap modulo 2^32. Exact. */
+
+/* The largest |x[i]| among those below `limit` (0: among all); 0 when there is none. NaN or infinity
+ * are larger than any number. */
+typedef float (*nb_amax_fn)(const float *x, int64_t n, float limit);
+/* dst[i] = x[i] * factor to the nearest integer, ties to even, saturated to [-128, 127]. x finite. Exact. */
+typedef void (*nb_quant_i8_fn)(int8_t *dst, const float *x, int64_t n, float factor);
+typedef int32_t (*nb_sum_i8_fn)(const int8_t *x, int64_t n); /* n <= 2^24; exact */
+typedef void (*nb_widen_u8_fn)(uint16_t *dst, const uint8_t *src, int64_t n);
+typedef void (*nb_widen_i8_fn)(int16_t *dst, const int8_t *src, int64_t n);
+
+/* y[j] = (add ? y[j] : 0) + ((float)v * scale[j]) * x_scale, v = acc[j] - (zero ? zero[j] * sum : sum)
+ * modulo 2^32, j in [0, n). One rounding per operation. Exact. */
+struct nb_out_i8 {
+    const void *acc; /* int32 */
+    const int32_t *zero;
+    int32_t sum;
+    const float *scale;
+    float x_scale;
+    float *y;
+    int64_t n;
+    bool add;
+};
+typedef void (*nb_out_i8_fn)(const struct nb_out_i8 *o);
+
+/* dst[i] = scale * (x[i] / scale to the nearest float of `man` stored mantissa bits, ties to even, no normal
+ * number below 2^emin, saturated to max). scale > 0. A NaN stays one. One rounding per operation. Exact.
+ * dst may be x. */
+struct nb_float_grid {
+    float scale, max;
+    int man, emin;
+};
+typedef void (*nb_round_float_fn)(float *dst, const float *x, int64_t n,
+                                  const struct nb_float_grid *g);
+/* dst[i] = x[i] to the nearest F16 where one is finite, else x[i]. Exact. dst may be x. */
+typedef void (*nb_round_f16_fn)(float *dst, const float *x, int64_t n);
+
 /* ---- element by element ---- */
 
 /* y[i] = x[i] * weight[i] / sqrt(mean(x^2) + eps), i in [0, d). Relative error <= 2e-6. y may be
@@ -152,6 +199,18 @@ struct nb_cpu_ops {
     nb_dot_fn dot;
     nb_dequant_u8_fn dequant_u8;
     nb_unpack_u4_fn unpack_u4;
+    nb_lookup16_fn lookup16;
+    nb_decode_e4m3_fn decode_e4m3;
+    int code_k;              /* codes per container of tile_i8 */
+    nb_tile_f32_fn tile_i8;  /* of mr x nr */
+    nb_widen_u8_fn widen_u8; /* bytes of a panel to code_k = 2 */
+    nb_widen_i8_fn widen_i8;
+    nb_amax_fn amax;
+    nb_quant_i8_fn quant_i8;
+    nb_sum_i8_fn sum_i8;
+    nb_out_i8_fn out_i8;
+    nb_round_float_fn round_float;
+    nb_round_f16_fn round_f16;
     nb_rmsnorm_fn rmsnorm;
     nb_rope_fn rope;
     nb_act_fn act[4]; /* by enum nb_act_fn of backend.h */

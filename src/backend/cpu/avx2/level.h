@@ -8,5 +8,6 @@
 
 void nb_avx2_tiles(struct nb_cpu_ops *ops);
 void nb_avx2_vectors(struct nb_cpu_ops *ops);
+void nb_avx2_quant(struct nb_cpu_ops *ops);
 
 #endif

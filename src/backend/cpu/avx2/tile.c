@@ -38,6 +38,30 @@
 #define T_ADD(a, b) _mm256_add_pd(a, b)
 #include "backend/cpu/tile_tmpl.h"
 
+/* Pairs of 16 bits; |sum of two products| stays far below 2^31. */
+static inline __attribute__((always_inline)) __m256 add_pairs(__m256 a, __m256 b, __m256 c)
+{
+    __m256i two = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(c), two));
+}
+
+#define T_ARGS nb_tile_f32
+#define T_REAL float
+#define T_VEC __m256
+#define T_LANES 8
+#define T_MR 6
+#define T_NV 2
+#define T_NAME tile_i8_6x16
+#define T_BODY tile_i8_body
+#define T_LOAD(p) _mm256_loadu_ps(p)
+#define T_STORE(p, v) _mm256_storeu_ps(p, v)
+#define T_SET1(x) _mm256_set1_ps(x)
+#define T_ZERO() _mm256_setzero_ps()
+#define T_FMA(a, b, c) add_pairs(a, b, c)
+#define T_ADD(a, b)                                                                                \
+    _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)))
+#include "backend/cpu/tile_tmpl.h"
+
 enum { MR = 6, NR = 16 };
 
 /* 8 elements of `type` as f32, the first n of them real. */
@@ -145,6 +169,8 @@ void nb_avx2_tiles(struct nb_cpu_ops *ops)
     ops->tile_f32 = tile_f32_6x16;
     ops->pack_rows_f32 = pack_rows_f32;
     ops->pack_cols_f32 = pack_cols_f32;
+    ops->code_k = 2;
+    ops->tile_i8 = tile_i8_6x16;
     ops->mr64 = MR;
     ops->nr64 = NR / 2;
     ops->tile_f64 = tile_f64_6x8;

@@ -106,4 +106,5 @@ void nb_cpu_ops_avx2(struct nb_cpu_ops *ops)
 {
     nb_avx2_tiles(ops);
     nb_avx2_vectors(ops);
+    nb_avx2_quant(ops);
 }

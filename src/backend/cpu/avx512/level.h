@@ -8,5 +8,6 @@
 
 void nb_avx512_tiles(struct nb_cpu_ops *ops);
 void nb_avx512_vectors(struct nb_cpu_ops *ops);
+void nb_avx512_quant(struct nb_cpu_ops *ops);
 
 #endif

@@ -38,6 +38,30 @@
 #define T_ADD(a, b) _mm512_add_pd(a, b)
 #include "backend/cpu/tile_tmpl.h"
 
+/* Pairs of 16 bits; |sum of two products| stays far below 2^31. */
+static inline __attribute__((always_inline)) __m512 add_pairs(__m512 a, __m512 b, __m512 c)
+{
+    __m512i two = _mm512_madd_epi16(_mm512_castps_si512(a), _mm512_castps_si512(b));
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(c), two));
+}
+
+#define T_ARGS nb_tile_f32
+#define T_REAL float
+#define T_VEC __m512
+#define T_LANES 16
+#define T_MR 14
+#define T_NV 2
+#define T_NAME tile_i8_14x32
+#define T_BODY tile_i8_body
+#define T_LOAD(p) _mm512_loadu_ps(p)
+#define T_STORE(p, v) _mm512_storeu_ps(p, v)
+#define T_SET1(x) _mm512_set1_ps(x)
+#define T_ZERO() _mm512_setzero_ps()
+#define T_FMA(a, b, c) add_pairs(a, b, c)
+#define T_ADD(a, b)                                                                                \
+    _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)))
+#include "backend/cpu/tile_tmpl.h"
+
 enum { MR = 14, NR = 32 };
 
 /* n (at most 16) elements of `type` at src as f32, 0 beyond. */
@@ -160,6 +184,8 @@ void nb_avx512_tiles(struct nb_cpu_ops *ops)
     ops->tile_f32 = tile_f32_14x32;
     ops->pack_rows_f32 = pack_rows_f32;
     ops->pack_cols_f32 = pack_cols_f32;
+    ops->code_k = 2;
+    ops->tile_i8 = tile_i8_14x32;
     ops->mr64 = MR;
     ops->nr64 = NR / 2;
     ops->tile_f64 = tile_f64_14x16;

@@ -76,4 +76,5 @@ void nb_cpu_ops_avx512(struct nb_cpu_ops *ops)
 {
     nb_avx512_tiles(ops);
     nb_avx512_vectors(ops);
+    nb_avx512_quant(ops);
 }

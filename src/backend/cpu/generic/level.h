@@ -8,5 +8,6 @@
 
 void nb_generic_tiles(struct nb_cpu_ops *ops);
 void nb_generic_vectors(struct nb_cpu_ops *ops);
+void nb_generic_quant(struct nb_cpu_ops *ops);
 
 #endif

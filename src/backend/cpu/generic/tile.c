@@ -37,6 +37,36 @@ static void tile_f64(const struct nb_tile_f64 *t)
     }
 }
 
+static int32_t bits_of(const float *container)
+{
+    int32_t i;
+    memcpy(&i, container, sizeof i);
+    return i;
+}
+
+/* Pairs of 16 bits. */
+static void tile_i8(const struct nb_tile_f32 *t)
+{
+    uint32_t acc[MR][NR] = {{0}};
+    for (int64_t kk = 0; kk < t->k; kk++) {
+        for (int r = 0; r < t->rows; r++) {
+            const int32_t a = bits_of(t->a + kk * t->lda + r);
+            for (int j = 0; j < NR; j++) {
+                const int32_t b = bits_of(t->b + kk * t->ldb + j);
+                acc[r][j] += (uint32_t)((int16_t)a * (int16_t)b) +
+                             (uint32_t)((int16_t)(a >> 16) * (int16_t)(b >> 16));
+            }
+        }
+    }
+    for (int r = 0; r < t->rows; r++) {
+        float *c = t->c + r * t->ldc;
+        for (int j = 0; j < NR; j++) {
+            const uint32_t sum = t->add ? (uint32_t)bits_of(c + j) + acc[r][j] : acc[r][j];
+            memcpy(c + j, &sum, sizeof sum);
+        }
+    }
+}
+
 static float element(const void *src, enum nb_dtype type, int64_t i)
 {
     uint16_t h;
@@ -112,6 +142,8 @@ void nb_generic_tiles(struct nb_cpu_ops *ops)
     ops->nr64 = NR64;
     ops->tile_f64 = tile_f64;
     ops->pack_rows_f64 = pack_rows_f64;
+    ops->code_k = 2;
+    ops->tile_i8 = tile_i8;
     ops->dot = dot;
     ops->dequant_u8 = dequant_u8;
     ops->unpack_u4 = unpack_u4;

@@ -132,4 +132,5 @@ void nb_cpu_ops_generic(struct nb_cpu_ops *ops)
 {
     nb_generic_tiles(ops);
     nb_generic_vectors(ops);
+    nb_generic_quant(ops);
 }
