@@ -137,8 +137,9 @@ static void set_tensor(struct nb_packed_tensor *t, int which, enum nb_dtype dtyp
 }
 
 static int plan(const struct nb_qspec *spec, int64_t rows, int64_t cols,
-                struct nb_packed_tensor out[NB_MAX_PACKED])
+                const struct nb_pack_opts *unused, struct nb_packed_tensor out[NB_MAX_PACKED])
 {
+    (void)unused;
     int64_t gs = spec->group_cols <= 0 ? cols : spec->group_cols, groups = (cols + gs - 1) / gs;
     set_tensor(&out[QWEIGHT], QWEIGHT, NB_I32, cols, rows / 8);
     set_tensor(&out[QZEROS], QZEROS, NB_I32, groups, rows / 8);
@@ -187,7 +188,7 @@ static int find(const struct nb_model *m, const char *path, int64_t rows, int64_
     };
     struct nb_packed_tensor want[NB_MAX_PACKED];
     if (c->gemv) plan_gemv(&f->spec, rows, cols, want);
-    else plan(&f->spec, rows, cols, want);
+    else plan(&f->spec, rows, cols, NULL, want);
     for (int i = 0; i < N_TENSORS; i++) {
         int rc = nb_module_need(m, path, &want[i], &f->tensor[i], err);
         if (rc) return rc;
@@ -394,10 +395,11 @@ static int pack_planes(const struct nb_qmat *q, struct nb_packed_tensor *out, ui
     return 0;
 }
 
-static int pack(const struct nb_qmat *q, struct nb_arena *arena,
+static int pack(const struct nb_qmat *q, const struct nb_pack_opts *unused, struct nb_arena *arena,
                 struct nb_packed_tensor out[NB_MAX_PACKED], int *n_out, struct nb_err *err)
 {
-    *n_out = plan(&q->spec, q->rows, q->cols, out);
+    (void)unused;
+    *n_out = plan(&q->spec, q->rows, q->cols, NULL, out);
     if (q->col_group || q->spec.elem.bits != 4) {
         return nb_fail(err, NB_E_SPEC,
                        "awq holds 4-bit codes in the order of the inputs, found %d bits%s",

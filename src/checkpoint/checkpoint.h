@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/pool.h"
 #include "base/sha256.h"
 #include "base/strbuf.h"
 #include "checkpoint/gguf_out.h"
@@ -57,15 +58,22 @@ int nb_model_tensor(const struct nb_model *m, const char *name, struct nb_tensor
                     struct nb_err *err);
 /* Token embedding [vocab, hidden], rows by nb_weight_row; lives as long as the model. */
 int nb_model_embedding(const struct nb_model *m, struct nb_weight *out, struct nb_err *err);
+/* Learned positions [max_position, hidden] of an architecture that has them; the same otherwise. */
+int nb_model_positions(const struct nb_model *m, struct nb_weight *out, struct nb_err *err);
 /* The output head; of a tied model the embedding. Memory as for nb_model_linear. */
 int nb_model_head(const struct nb_model *m, struct nb_arena *arena, struct nb_weight *out,
                   struct nb_err *err);
 
 /* Weight of linear `lin` of layer l. A quantized one is unpacked into arena; a dense one is a view; one of a
- * GGUF file is a view too, or rows copied into arena where the file has them in another order. */
+ * GGUF file is a view too, or rows copied into arena where the file has them in another order, as is a dense
+ * one that lies transposed. */
 int nb_model_linear(const struct nb_model *m, int64_t l, const struct nb_arch_linear *lin,
                     struct nb_arena *arena, struct nb_weight *out, struct nb_err *err);
-/* Same for any module path ("lm_head"), shape given. */
+/* The tensor of all experts that has the weight of expert linear `lin` from row *row on, its first two dimensions
+ * taken as one; NULL: there is none. */
+const struct nb_tensor *nb_model_stacked(const struct nb_model *m, int64_t l,
+                                         const struct nb_arch_linear *lin, int64_t *row);
+/* nb_model_linear for any module path ("lm_head"), shape given. */
 struct nb_module_ref {
     const char *path;
     int64_t rows, cols;
@@ -105,7 +113,7 @@ int nb_model_end_ids(const struct nb_model *m, int32_t *ids, size_t max, size_t 
 
 /* NaN/Inf scan of every tensor (F16/BF16/F32, and the blocks of a GGUF file): NB_E_FORMAT names the first bad
  * tensor and element. */
-int nb_model_scan_finite(const struct nb_model *m, struct nb_err *err);
+int nb_model_scan_finite(const struct nb_model *m, struct nb_pool *pool, struct nb_err *err);
 bool nb_model_tensor_is_finite(const struct nb_model *m,
                                const char *name); /* true for other types */
 
@@ -115,16 +123,24 @@ int nb_model_identity(const struct nb_model *m, char sha256[NB_SHA256_HEX], stru
 
 /* ---- what an architecture is made of ---- */
 
-enum nb_part_kind { NB_PART_EMBEDDING, NB_PART_NORM, NB_PART_WEIGHT, NB_PART_BIAS, NB_PART_HEAD };
+enum nb_part_kind {
+    NB_PART_EMBEDDING,
+    NB_PART_NORM, /* its weight or its bias */
+    NB_PART_WEIGHT,
+    NB_PART_BIAS,
+    NB_PART_HEAD,
+    NB_PART_POSITIONS,
+    NB_PART_ROUTER /* of a layer with experts, and the shared expert's gate */
+};
 
 struct nb_part { /* one tensor that a model of this architecture has */
     enum nb_part_kind kind;
     char name[NB_NAME_MAX * 2]; /* "model.layers.0.self_attn.q_proj.weight" */
     int64_t layer;              /* -1: outside the layers */
-    int linear;                 /* index in arch->linears; -1: none */
-    int64_t rows, cols;         /* vectors: rows 1 */
+    int linear;                 /* index in its layer's linears; -1: none */
+    int64_t rows, cols;         /* vectors: rows 1; linears: N, K, however they lie */
 };
-/* Calls fn for each: embedding, the layers in order, final norm, head (untied only). Stops at what is not 0
+/* Calls fn for each: embedding, positions, the layers in order, final norm, head (untied only). Stops at what is not 0
  * and returns it. */
 typedef int (*nb_part_fn)(void *ctx, const struct nb_part *part);
 int nb_model_each_part(const struct nb_arch *arch, nb_part_fn fn, void *ctx);
@@ -156,14 +172,14 @@ enum nb_file_kind nb_model_file_kind(const char *name);
 /* ---- writing ---- */
 
 struct nb_packed_tensor { /* one tensor of a quantized linear as it stands in the file */
-    char suffix[24];      /* ".qweight" */
+    char suffix[48];      /* ".qweight" */
     enum nb_dtype dtype;
     int rank;
     int64_t shape[3];
     void *data; /* arena; NULL while planning */
 };
 
-enum { NB_MAX_PACKED = 8 };
+enum { NB_MAX_PACKED = 8, NB_PACKED_NAME_MAX = NB_NAME_MAX * 2 + 48 };
 
 struct
     nb_module_spec { /* one linear of the output, for the config; spec.group_cols as asked for (-1: K) */
@@ -174,6 +190,12 @@ struct
     const struct nb_block_type *block; /* how a GGUF file holds it, quantized or not; else NULL */
 };
 
+struct nb_pack_opts {      /* what a file says of a linear beyond its numbers */
+    enum nb_dtype source;  /* type of the float weight it came from, BF16 where nobody knows */
+    enum nb_dtype storage; /* bnb_4bit_quant_storage: U8, or F16, BF16, F32 around the same bytes */
+    bool order; /* act-order dynamic: the file keeps a group number per column, where it can */
+};
+
 struct nb_checkpoint_info { /* what the config needs to know about the run */
     struct nb_qspec
         spec; /* the default; modules that differ are listed by the checkpoint's own means */
@@ -181,7 +203,9 @@ struct nb_checkpoint_info { /* what the config needs to know about the run */
         *modules; /* every linear, the float ones too; of lm_head if quantized */
     size_t n_modules;
     bool desc_act, true_sequential, static_groups;
-    double damp;          /* strongest damping used; 0: none, not written */
+    double damp; /* strongest damping used; 0: none, not written */
+    struct nb_pack_opts pack;
+    bool kv_scales;       /* k_scale and v_scale of every attention layer are in the files */
     const char *producer; /* "nibble:0.1.0" */
 };
 
@@ -209,9 +233,9 @@ struct nb_checkpoint {
     /* Names, types and shapes of the tensors of one linear, bias not among them; data NULL. Returns how
      * many. */
     int (*plan)(const struct nb_qspec *spec, int64_t rows, int64_t cols,
-                struct nb_packed_tensor out[NB_MAX_PACKED]);
+                const struct nb_pack_opts *opts, struct nb_packed_tensor out[NB_MAX_PACKED]);
     /* Fills the tensors of plan() from q (data in arena). */
-    int (*pack)(const struct nb_qmat *q, struct nb_arena *arena,
+    int (*pack)(const struct nb_qmat *q, const struct nb_pack_opts *opts, struct nb_arena *arena,
                 struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err);
     /* Can one config name all these modules with their differences? 0 or NB_E_SPEC naming the module. */
     int (*can_describe)(const struct nb_checkpoint_info *info, struct nb_err *err);
@@ -220,10 +244,54 @@ struct nb_checkpoint {
     const char *side_config; /* second copy in this file ("quantize_config.json"), or NULL */
     bool sym_default;
     enum nb_dtype scale_dtype;
-    int zero_min; /* smallest zero code that may be written (1 for gptq v1) */
+    int zero_min;       /* smallest zero code that may be written (1 for gptq v1) */
+    bool kv_scales;     /* can carry k_scale and v_scale */
+    bool implies_zeros; /* symmetric integers have no zeros in the file */
 };
 
 const struct nb_checkpoint *const *nb_checkpoints(void);          /* NULL-terminated table */
 const struct nb_checkpoint *nb_checkpoint_find(const char *name); /* NULL: no such row */
+
+/* ---- who can load it: loaders.c ---- */
+
+enum { NB_MAX_LOADERS = 12, NB_LOADER_N_GPUS = 3, NB_LOADER_REASON = 160 };
+
+struct nb_loader_linear { /* a quantized linear, for the question who loads it */
+    char name[NB_NAME_MAX * 2];
+    int64_t layer, rows, cols;
+    enum nb_input input;
+    int expert; /* -1: of none */
+    struct nb_qspec spec;
+    bool order; /* act-order that shows in the file */
+};
+struct nb_loader_query {
+    const char *format;  /* name of the row of the table, or "gguf" */
+    enum nb_dtype dtype; /* of the model */
+    int64_t n_heads;
+    const struct nb_loader_linear *linears; /* those that are alike may be left out */
+    size_t n_linears;
+};
+struct nb_loader_row;
+struct nb_loader_verdict {
+    const char *loader, *kernel, *device, *source; /* kernel, device: "" unless it loads */
+    bool loads, slow;
+    bool parallel[NB_LOADER_N_GPUS];            /* on 2, 4, 8 GPUs */
+    char reason[NB_LOADER_REASON];              /* why it does not load, else empty */
+    char parallel_reason[NB_LOADER_REASON + 8]; /* "4: ..." why not on so many GPUs, else empty */
+    const struct nb_loader_row *row;
+};
+/* A verdict for each program that the table knows; returns how many. */
+size_t nb_loaders_ask(const struct nb_loader_query *q,
+                      struct nb_loader_verdict out[NB_MAX_LOADERS]);
+void nb_loader_describe(const struct nb_loader_verdict *v, struct nb_strbuf *out); /* one line */
+
+/* Query for an opened quantized model: one linear for each shape and scheme (its codes are unpacked for that). Memory
+ * of *linears: nb_free. A float model: n_linears 0. */
+int nb_loader_query_of(struct nb_loader_query *q, struct nb_loader_linear **linears,
+                       const struct nb_model *m, struct nb_err *err);
+/* The same from what a run writes. */
+int nb_loader_query_for(struct nb_loader_query *q, struct nb_loader_linear **linears,
+                        const struct nb_arch *arch, const struct nb_module_spec *modules,
+                        const char *format, struct nb_err *err);
 
 #endif

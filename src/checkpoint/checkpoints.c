@@ -6,7 +6,8 @@
 #include <string.h>
 
 static const struct nb_checkpoint *const table[] = {
-    &nb_checkpoint_gptq, &nb_checkpoint_gptq_v2, &nb_checkpoint_awq, &nb_checkpoint_dense, NULL,
+    &nb_checkpoint_gptq, &nb_checkpoint_gptq_v2, &nb_checkpoint_awq,   &nb_checkpoint_ct,
+    &nb_checkpoint_bnb,  &nb_checkpoint_fp8,     &nb_checkpoint_dense, NULL,
 };
 
 const struct nb_checkpoint *const *nb_checkpoints(void)

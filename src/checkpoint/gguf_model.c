@@ -79,11 +79,25 @@ static const char *float_type(const struct nb_gguf *g)
     return f32 ? "float32" : NULL;
 }
 
+/* The values of tensor `name`, an F32 vector, for nb_free; *out NULL: there is none. */
+static int read_factors(const struct nb_gguf *g, const char *name, float **out, int64_t *n,
+                        struct nb_err *err)
+{
+    const struct nb_gguf_tensor *t = nb_gguf_find(g, name);
+    *out = NULL;
+    *n = 0;
+    if (!t || t->type->id != ID_F32 || t->ne[1] != 1) return 0;
+    *out = nb_alloc(t->data.bytes, 1);
+    if (!*out) return nb_fail(err, NB_E_NOMEM, "no memory for '%s'", name);
+    memcpy(*out, t->data.data, t->data.bytes);
+    *n = t->ne[0];
+    return 0;
+}
+
 static int read_config(struct nb_model *m, struct nb_err *err)
 {
     const struct nb_gguf *g = m->gguf;
     const struct nb_gguf_tensor *embed = nb_gguf_find(g, "token_embd.weight");
-    const struct nb_gguf_tensor *freqs = nb_gguf_find(g, NB_ARCH_GGUF_ROPE_FREQS);
     if (!embed || embed->ne[2] != 1 || embed->ne[3] != 1) {
         return nb_fail(err, NB_E_FORMAT,
                        embed ? "tensor '%s' is no matrix" : "tensor '%s' is missing",
@@ -92,25 +106,30 @@ static int read_config(struct nb_model *m, struct nb_err *err)
     struct nb_arch_gguf_facts facts = {
         .vocab_size = embed->ne[1],
         .has_output = nb_gguf_find(g, "output.weight") != NULL,
-        .has_qkv_bias = nb_gguf_find(g, "blk.0.attn_q.bias") != NULL,
+        .has_qkv_bias =
+            nb_gguf_find(g, "blk.0.attn_q.bias") || nb_gguf_find(g, "blk.0.attn_qkv.bias"),
         .has_o_bias = nb_gguf_find(g, "blk.0.attn_output.bias") != NULL,
         .has_mlp_bias = nb_gguf_find(g, "blk.0.ffn_down.bias") != NULL,
         .dtype = float_type(g),
     };
-    float *values = NULL;
-    if (freqs && freqs->type->id == ID_F32 && freqs->ne[1] == 1) {
-        values = nb_alloc(freqs->data.bytes, 1);
-        if (!values) return nb_fail(err, NB_E_NOMEM, "no memory for '%s'", freqs->name);
-        memcpy(values, freqs->data.data, freqs->data.bytes);
-        facts.rope_freqs = values;
-        facts.n_rope_freqs = freqs->ne[0];
-    }
-    json_t *metadata = nb_gguf_metadata_json(g, MAX_METADATA_ELEMS, err);
-    int rc = metadata ? 0 : err ? err->status : NB_E_NOMEM;
+    static const char *const names[] = {NB_ARCH_GGUF_ROPE_FREQS, NB_ARCH_GGUF_ROPE_SHORT,
+                                        NB_ARCH_GGUF_ROPE_LONG};
+    float *values[3] = {NULL};
+    int64_t counts[3] = {0};
+    int rc = 0;
+    for (int i = 0; i < 3 && !rc; i++) rc = read_factors(g, names[i], &values[i], &counts[i], err);
+    facts.rope_freqs = values[0];
+    facts.n_rope_freqs = counts[0];
+    facts.rope_short = values[1];
+    facts.n_rope_short = counts[1];
+    facts.rope_long = values[2];
+    facts.n_rope_long = counts[2];
+    json_t *metadata = rc ? NULL : nb_gguf_metadata_json(g, MAX_METADATA_ELEMS, err);
+    if (!rc && !metadata) rc = err ? err->status : NB_E_NOMEM;
     if (!rc) rc = nb_arch_gguf_config(metadata, &facts, &m->config, err);
     if (!rc) rc = nb_arch_from_config(&m->arch, m->config, err);
     json_decref(metadata);
-    nb_free(values);
+    for (int i = 0; i < 3; i++) nb_free(values[i]);
     return rc;
 }
 
@@ -174,13 +193,17 @@ static int add_entry(struct nb_model *m, const struct nb_gguf_tensor *t, struct 
     struct entry *e = &table->entries[table->n];
     int rank;
     int64_t shape[2];
-    if (!strcmp(t->name, NB_ARCH_GGUF_ROPE_FREQS)) return 0; /* is in the config */
+    if (!strcmp(t->name, NB_ARCH_GGUF_ROPE_FREQS) || !strcmp(t->name, NB_ARCH_GGUF_ROPE_SHORT) ||
+        !strcmp(t->name, NB_ARCH_GGUF_ROPE_LONG))
+        return 0; /* is in the config */
     if (!nb_arch_gguf_to_hf(&m->arch, t->name, &e->map) ||
         !nb_arch_expected_shape(&m->arch, e->map.name, &rank, shape)) {
         return nb_fail(err, NB_E_FORMAT, "tensor '%s' is no part of a %s model", t->name,
                        m->arch.model_type);
     }
-    const int64_t cols = rank == 2 ? shape[1] : shape[0], rows = rank == 2 ? shape[0] : 1;
+    const bool flat = rank != 2, swapped = e->map.change == NB_ARCH_GGUF_TRANSPOSE;
+    const int64_t cols = flat || swapped ? shape[0] : shape[1];
+    const int64_t rows = flat ? 1 : swapped ? shape[1] : shape[0];
     if (t->ne[0] != cols || t->ne[1] != rows || t->ne[2] != 1 || t->ne[3] != 1) {
         return nb_fail(err, NB_E_FORMAT,
                        "tensor '%s' has dimensions %" PRId64 " x %" PRId64 " x %" PRId64

@@ -62,30 +62,39 @@ static int add_part(void *ctx, const struct nb_part *part)
     p->item.rows = part->rows;
     p->item.cols = part->cols;
     bool vector = part->kind == NB_PART_NORM || part->kind == NB_PART_BIAS;
-    p->from = vector ? nb_block_by_id(ID_F32) : dense_type(m, part->name);
+    /* The converter keeps learned positions in F32, whatever the rest is. */
+    bool wide = vector || part->kind == NB_PART_POSITIONS;
+    p->from = wide ? nb_block_by_id(ID_F32) : dense_type(m, part->name);
     return 0;
 }
 
-static int add_rope_freqs(struct nb_gguf_out *o, struct nb_err *err)
+static int add_rope_factors(struct nb_gguf_out *o, struct nb_err *err)
 {
-    o->rope_freqs = nb_calloc((size_t)o->model->arch.head_dim, sizeof *o->rope_freqs);
-    if (!o->rope_freqs) return nb_fail(err, NB_E_NOMEM, "no memory for the rotary factors");
-    int64_t n = nb_arch_gguf_rope_freqs(&o->model->arch, o->rope_freqs);
-    if (!n) return 0;
-    struct nb_gguf_planned *p = add_item(o, NB_ARCH_GGUF_ROPE_FREQS, "", err);
-    if (!p) return err ? err->status : NB_E_NOMEM;
-    p->kind = NB_PART_NORM;
-    p->item.rows = 1;
-    p->item.cols = n;
-    p->from = nb_block_by_id(ID_F32);
+    const size_t n = (size_t)o->model->arch.rotary_dim / 2;
+    o->rope_factors = nb_calloc(NB_ARCH_GGUF_MAX_FACTORS * n, sizeof *o->rope_factors);
+    if (!o->rope_factors) return nb_fail(err, NB_E_NOMEM, "no memory for the rotary factors");
+    for (int i = 0; i < NB_ARCH_GGUF_MAX_FACTORS; i++) {
+        float *values = o->rope_factors + (size_t)i * n;
+        const char *name = nb_arch_gguf_rope_factors(&o->model->arch, i, values);
+        if (!name) return 0;
+        struct nb_gguf_planned *p = add_item(o, name, "", err);
+        if (!p) return err ? err->status : NB_E_NOMEM;
+        p->kind = NB_PART_NORM;
+        p->values = values;
+        p->item.rows = 1;
+        p->item.cols = (int64_t)n;
+        p->from = nb_block_by_id(ID_F32);
+    }
     return 0;
 }
 
 static int linear_of(const struct nb_arch *arch, int64_t layer, const char *hf_name)
 {
     char name[NB_NAME_MAX * 2];
-    for (int i = 0; i < arch->n_linears; i++) {
-        nb_arch_name(arch, layer, arch->linears[i].name, name);
+    int n_linears;
+    const struct nb_arch_linear *linears = nb_arch_layer_linears(arch, layer, &n_linears);
+    for (int i = 0; i < n_linears; i++) {
+        nb_arch_name(arch, layer, linears[i].name, name);
         size_t n = strlen(name);
         if (!strncmp(hf_name, name, n) && !strcmp(hf_name + n, ".weight")) return i;
     }
@@ -127,16 +136,17 @@ static int list_items(struct nb_gguf_out *o, struct nb_err *err)
             rc = add_raw(o, nb_gguf_at(m->gguf, i), err);
     } else {
         rc = nb_model_each_part(&m->arch, add_part, &(struct planner){o, err});
-        if (!rc) rc = add_rope_freqs(o, err);
+        if (!rc) rc = add_rope_factors(o, err);
     }
     if (rc) return rc;
     qsort(o->items, o->n, sizeof *o->items, by_name);
-    size_t n = (size_t)(m->arch.n_layers * m->arch.n_linears);
+    size_t n = (size_t)nb_arch_first_linear(&m->arch, m->arch.n_layers);
     o->by_linear = nb_calloc(n ? n : 1, sizeof *o->by_linear);
     if (!o->by_linear) return nb_fail(err, NB_E_NOMEM, "no memory for the plan");
     for (size_t i = 0; i < o->n; i++) {
         const struct nb_gguf_item *it = &o->items[i].item;
-        if (it->linear >= 0) o->by_linear[it->layer * m->arch.n_linears + it->linear] = i;
+        if (it->linear >= 0)
+            o->by_linear[nb_arch_first_linear(&m->arch, it->layer) + it->linear] = i;
     }
     return 0;
 }
@@ -228,6 +238,13 @@ int nb_gguf_out_new(struct nb_gguf_out **out, const struct nb_model *model,
                     const struct nb_gguf_out_opts *opts, struct nb_strbuf *notes,
                     struct nb_err *err)
 {
+    if (!nb_arch_gguf_architecture(&model->arch)) {
+        return nb_fail(
+            err, NB_E_SPEC,
+            "a model of type %s has experts, which cannot be written as GGUF; possible: a "
+            "folder (--format gptq, awq)",
+            model->arch.model_type);
+    }
     struct nb_gguf_out *o = nb_xalloc(sizeof *o);
     o->model = model;
     o->opts = *opts;
@@ -253,7 +270,7 @@ void nb_gguf_out_free(struct nb_gguf_out *o)
     nb_arena_release(&o->arena);
     nb_free(o->items);
     nb_free(o->by_linear);
-    nb_free(o->rope_freqs);
+    nb_free(o->rope_factors);
     nb_free(o);
 }
 
@@ -269,7 +286,7 @@ const struct nb_gguf_item *nb_gguf_out_at(const struct nb_gguf_out *o, size_t i)
 
 size_t nb_gguf_out_linear(const struct nb_gguf_out *o, int64_t layer, int linear)
 {
-    return o->by_linear[layer * o->model->arch.n_linears + linear];
+    return o->by_linear[nb_arch_first_linear(&o->model->arch, layer) + linear];
 }
 
 size_t nb_gguf_out_head(const struct nb_gguf_out *o)

@@ -34,9 +34,9 @@ struct nb_gguf_out_opts {
 
 struct nb_gguf_item {   /* one tensor of the file */
     const char *name;   /* GGUF's */
-    const char *source; /* Hugging Face's; "": has none there (rope_freqs.weight) */
+    const char *source; /* Hugging Face's; "": has none there (rotary factors) */
     int64_t layer;      /* -1: outside the layers */
-    int linear;         /* index in arch->linears of a weight, else -1 */
+    int linear;         /* index in its layer's linears, else -1 */
     int64_t rows, cols; /* vectors: rows 1 */
     const struct nb_block_type *type;
     uint64_t bytes;

@@ -15,6 +15,7 @@ struct nb_gguf_planned {
     int64_t heads;
     const struct nb_gguf_tensor *raw; /* of a GGUF source; NULL: a folder */
     const struct nb_block_type *from; /* type of the source */
+    const float *values;              /* of a tensor without a source: rotary factors */
 };
 
 struct nb_gguf_out {
@@ -23,8 +24,8 @@ struct nb_gguf_out {
     struct nb_arena arena;         /* names, importances */
     struct nb_gguf_planned *items; /* in file order */
     size_t n, capacity;
-    size_t *by_linear; /* [n_layers * n_linears] */
-    float *rope_freqs;
+    size_t *by_linear; /* [nb_arch_first_linear(n_layers)] */
+    float *rope_factors;
     struct nb_gguf_writer *writer;
 };
 

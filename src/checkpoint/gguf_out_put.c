@@ -150,12 +150,16 @@ static int put_vector(struct nb_gguf_out *o, const struct nb_gguf_planned *p, st
 static int load_weight(const struct nb_gguf_out *o, const struct nb_gguf_planned *p,
                        struct nb_arena *arena, struct nb_weight *w, struct nb_err *err)
 {
-    const struct nb_arch *a = &o->model->arch;
+    int n;
     switch (p->kind) {
     case NB_PART_EMBEDDING: return nb_model_embedding(o->model, w, err);
+    case NB_PART_POSITIONS: return nb_model_positions(o->model, w, err);
     case NB_PART_HEAD: return nb_model_head(o->model, arena, w, err);
-    default:
-        return nb_model_linear(o->model, p->item.layer, &a->linears[p->item.linear], arena, w, err);
+    default: {
+        const struct nb_arch_linear *linears =
+            nb_arch_layer_linears(&o->model->arch, p->item.layer, &n);
+        return nb_model_linear(o->model, p->item.layer, &linears[p->item.linear], arena, w, err);
+    }
     }
 }
 
@@ -168,7 +172,8 @@ static int put_matrix(struct nb_gguf_out *o, const struct nb_gguf_planned *p, st
     int rc = load_weight(o, p, &arena, &w, err);
     if (!rc) {
         struct batch b = {.p = p, .w = &w};
-        rc = put_weight(o, &b, w.q ? NULL : &w.dense.data, pool, err);
+        const bool in_file = !w.q && p->change != NB_ARCH_GGUF_TRANSPOSE; /* not a copy */
+        rc = put_weight(o, &b, in_file ? &w.dense.data : NULL, pool, err);
         if (!w.q) {
             const struct nb_tensor *t = nb_safetensors_find(o->model->tensors, p->item.source);
             if (t) nb_safetensors_drop(o->model->tensors, t);
@@ -214,7 +219,7 @@ int nb_gguf_out_put_source(struct nb_gguf_out *o, size_t i, struct nb_pool *pool
 {
     const struct nb_gguf_planned *p = &o->items[i];
     if (p->raw) return put_raw(o, p, pool, err);
-    if (!p->item.source[0]) return put_floats(o, p, o->rope_freqs, err);
+    if (!p->item.source[0]) return put_floats(o, p, p->values, err);
     bool vector = p->kind == NB_PART_NORM || p->kind == NB_PART_BIAS;
     return vector ? put_vector(o, p, err) : put_matrix(o, p, pool, err);
 }

@@ -204,7 +204,9 @@ static bool is_eligible(const struct nb_gguf_rules *rules, const struct nb_gguf_
     size_t n = strlen(s->name);
     if (s->ne[1] == 1 && s->ne[2] == 1 && s->ne[3] == 1) return false;
     if (n < 6 || strcmp(s->name + n - 6, "weight")) return false;
-    if (strstr(s->name, "_norm.weight") || strstr(s->name, "ffn_gate_inp.weight")) return false;
+    if (!strcmp(s->name, "position_embd.weight") || strstr(s->name, "_norm.weight") ||
+        strstr(s->name, "ffn_gate_inp.weight"))
+        return false;
     return !rules->keep_output || strcmp(s->name, "output.weight");
 }
 

@@ -86,10 +86,12 @@ static int parse(struct nb_model *m, void **state, struct nb_err *err)
     *state = c;
     int rc = nb_gptq_config_parse(c, m->quant_config, err);
     for (int64_t l = 0; !rc && l < m->arch.n_layers; l++) {
-        for (int i = 0; !rc && i < m->arch.n_linears; i++) {
+        int n;
+        const struct nb_arch_linear *linears = nb_arch_layer_linears(&m->arch, l, &n);
+        for (int i = 0; !rc && i < n; i++) {
             char path[NB_NAME_MAX * 2];
             struct nb_gptq_module s;
-            nb_arch_name(&m->arch, l, m->arch.linears[i].name, path);
+            nb_arch_name(&m->arch, l, linears[i].name, path);
             rc = nb_gptq_config_module(c, m, path, &s, err);
             if (!rc && s.quantized) note_zeros(m, c, path, &s);
         }
@@ -131,8 +133,9 @@ static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_d
 }
 
 static int plan(const struct nb_qspec *spec, int64_t rows, int64_t cols,
-                struct nb_packed_tensor out[NB_MAX_PACKED])
+                const struct nb_pack_opts *unused, struct nb_packed_tensor out[NB_MAX_PACKED])
 {
+    (void)unused;
     int64_t bits = spec->elem.bits, gs = group_of(spec, cols), groups = (cols + gs - 1) / gs;
     set_tensor(&out[QWEIGHT], suffixes[QWEIGHT], NB_I32, (cols * bits + 31) / 32, rows);
     set_tensor(&out[QZEROS], suffixes[QZEROS], NB_I32, groups, (rows * bits + 31) / 32);
@@ -161,7 +164,7 @@ static int find(const struct nb_model *m, const char *path, int64_t rows, int64_
         .symmetric = f->module.sym,
     };
     struct nb_packed_tensor want[NB_MAX_PACKED];
-    plan(&f->spec, rows, cols, want);
+    plan(&f->spec, rows, cols, NULL, want);
     for (int i = 0; i < N_TENSORS; i++) {
         bool optional = i == G_IDX && !f->module.desc_act;
         if (optional && !nb_module_tensor(m, path, suffixes[i])) continue;
@@ -386,7 +389,7 @@ static int pack_planes(const struct nb_qmat *q, bool v2, struct nb_packed_tensor
 static int pack(const struct nb_qmat *q, bool v2, struct nb_arena *arena,
                 struct nb_packed_tensor *out, int *n_out, struct nb_err *err)
 {
-    *n_out = plan(&q->spec, q->rows, q->cols, out);
+    *n_out = plan(&q->spec, q->rows, q->cols, NULL, out);
     for (int i = 0; i < N_TENSORS; i++) {
         size_t bytes = (size_t)out[i].shape[0] * (out[i].rank > 1 ? (size_t)out[i].shape[1] : 1);
         out[i].data = nb_arena_calloc(arena, bytes, (size_t)nb_dtype_bits(out[i].dtype) / 8);
@@ -406,15 +409,19 @@ static int pack(const struct nb_qmat *q, bool v2, struct nb_arena *arena,
     return 0;
 }
 
-static int pack_v1(const struct nb_qmat *q, struct nb_arena *arena,
-                   struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err)
+static int pack_v1(const struct nb_qmat *q, const struct nb_pack_opts *unused,
+                   struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED], int *n,
+                   struct nb_err *err)
 {
+    (void)unused;
     return pack(q, false, arena, out, n, err);
 }
 
-static int pack_v2(const struct nb_qmat *q, struct nb_arena *arena,
-                   struct nb_packed_tensor out[NB_MAX_PACKED], int *n, struct nb_err *err)
+static int pack_v2(const struct nb_qmat *q, const struct nb_pack_opts *unused,
+                   struct nb_arena *arena, struct nb_packed_tensor out[NB_MAX_PACKED], int *n,
+                   struct nb_err *err)
 {
+    (void)unused;
     return pack(q, true, arena, out, n, err);
 }
 

@@ -145,6 +145,21 @@ static bool listed(const json_t *list, const char *path)
     return false;
 }
 
+/* Routers and gates of experts stay float without the config saying so: engines do not take them for linears. */
+static bool is_router(const struct nb_model *m, const char *path)
+{
+    const struct nb_arch_moe *moe = m->arch.moe;
+    const char *const names[] = {moe ? moe->router_name : "", moe ? moe->shared_gate_name : ""};
+    for (size_t i = 0; i < 2; i++) {
+        char name[NB_NAME_MAX];
+        snprintf(name, sizeof name, "%s", names[i]);
+        char *end = strstr(name, ".weight");
+        if (end) *end = '\0';
+        if (name[0] && ends_in(path, name)) return true;
+    }
+    return false;
+}
+
 int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model *m,
                           const char *path, struct nb_gptq_module *out, struct nb_err *err)
 {
@@ -156,6 +171,7 @@ int nb_gptq_config_module(const struct nb_gptq_config *c, const struct nb_model 
     if (hit && override) rc = read_module(out, override, err);
     if (rc) return nb_err_prefix(err, "dynamic, module '%s'", path);
     if (nb_module_is_head(m, path)) out->quantized = c->lm_head && (!hit || override);
+    else if (is_router(m, path)) out->quantized = false;
     else if (hit) out->quantized = override != NULL;
     else if (c->in_block) out->quantized = listed(c->in_block, path);
     else if (!c->dynamic) out->quantized = nb_module_looks_quantized(m, path);

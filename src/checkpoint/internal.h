@@ -11,6 +11,9 @@
 extern const struct nb_checkpoint nb_checkpoint_gptq;
 extern const struct nb_checkpoint nb_checkpoint_gptq_v2;
 extern const struct nb_checkpoint nb_checkpoint_awq;
+extern const struct nb_checkpoint nb_checkpoint_bnb;
+extern const struct nb_checkpoint nb_checkpoint_ct;
+extern const struct nb_checkpoint nb_checkpoint_fp8;
 extern const struct nb_checkpoint nb_checkpoint_dense;
 
 enum { NB_MODULE_NAME_MAX = NB_NAME_MAX * 2 + 32 }; /* module path and suffix */
@@ -63,8 +66,8 @@ struct nb_imatrix_entry *nb_imatrix_append(struct nb_imatrix *im, const char *na
                                            int64_t n_mat, struct nb_err *err);
 int nb_imatrix_sort(struct nb_imatrix *im, const char *what, struct nb_err *err);
 
-/* Names of the norms inside a layer that this architecture has, at most 6; returns how many. */
-enum { NB_MAX_NORMS = 6 };
+/* Names of the norms inside a layer that this architecture has, and of their biases; returns how many. */
+enum { NB_MAX_NORMS = 8 };
 int nb_model_norms(const struct nb_arch *arch, const char *names[NB_MAX_NORMS]);
 
 /* ---- GGUF files as models: gguf_model.c ---- */

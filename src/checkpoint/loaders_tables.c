@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * loaders_tables.c - which program loads which container, in which numbers, with which kernel.
+ *
+ * Rows of one loader and container are asked in order; the first that fits a linear serves it, so fast paths stand
+ * before slow ones. Sources, as they stood in August 2026: [1] vLLM's quantization folder (auto_gptq.py, auto_awq.py,
+ * fp8.py, compressed_tensors/) and its pull requests 38288, 26092, 38966; [2] the same of 2024 and 2025 (gptq.py,
+ * gptq_marlin.py, awq.py, awq_marlin.py, bitsandbytes.py); [3] transformers' quantizers; [4] GPTQModel 7.7's qlinear
+ * kernels; [5] SGLang's documentation, advanced_features/quantization; [6] TensorRT-LLM's documentation,
+ * features/quantization; [7] llama.cpp's gguf loader; [8] bitsandbytes 0.50. Section numbers are of our notes on
+ * checkpoint formats. */
+#include "checkpoint/loaders.h"
+
+#define NB_BITS(n) (1u << (n))
+
+enum {
+    G_ROW = NB_LOADER_GROUP_ROW,
+    G32 = NB_LOADER_GROUP_32,
+    G64 = NB_LOADER_GROUP_64,
+    G128 = NB_LOADER_GROUP_128,
+    MARLIN = G_ROW | G32 | G64 | G128,
+    ANY = NB_LOADER_GROUP_ANY
+};
+
+#define INT(bits_) .kind = NB_LOADER_INT, .bits = (bits_)
+#define FLOAT16_INPUTS .acts = NB_BITS(NB_ACT_NONE)
+#define VLLM "vLLM (2026)"
+#define OLD_VLLM "vLLM (2024-25)"
+
+const struct nb_loader_row nb_loader_rows[] = {
+    /* ---- vLLM ---- */
+    {VLLM, "gptq gptq_v2", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .sym_only = true, .pads = true, .k_multiple = 128, .n_multiple = 64, .order = true,
+     .kernel = "Marlin", .device = "GPU 7.5 and newer", .source = "[1], 2.8"},
+    {VLLM, "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = MARLIN, .pads = true,
+     .k_multiple = 128, .n_multiple = 64, .kernel = "Marlin", .device = "GPU 7.5 and newer",
+     .source = "[1], 3.5"},
+    {VLLM, "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = ANY, .n_multiple = 8,
+     .float16_only = true, .slow = true, .kernel = "AWQ", .device = "GPU 7.5 and newer",
+     .source = "[1], 3.5"},
+    {VLLM, "compressed-tensors", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .pads = true, .k_multiple = 128, .n_multiple = 64, .order = true,
+     .kernel = "Machete or Marlin", .device = "GPU 7.5 and newer; Machete 9.0",
+     .source = "[1], 5.3, 7.2"},
+    {VLLM, "compressed-tensors", INT(NB_BITS(2) | NB_BITS(3) | NB_BITS(5) | NB_BITS(6)),
+     FLOAT16_INPUTS, .groups = MARLIN, .sym_only = true, .k_multiple = 32, .n_multiple = 32,
+     .slow = true, .kernel = "generic", .device = "GPU", .source = "[1], 7.1"},
+    {VLLM, "compressed-tensors", INT(NB_BITS(8)),
+     .acts = NB_BITS(NB_ACT_INT8_TOKEN) | NB_BITS(NB_ACT_INT8_STATIC), .groups = G_ROW,
+     .sym_only = true, .k_multiple = 16, .n_multiple = 16, .kernel = "CUTLASS int8",
+     .device = "GPU 7.5 and newer", .source = "[1], 5.4"},
+    {VLLM, "compressed-tensors fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_FP8_GROUP), .groups = ANY, .k_multiple = 128, .n_multiple = 128,
+     .kernel = "block FP8", .device = "GPU 8.9 and newer", .source = "[1], 6.1"},
+    {VLLM, "compressed-tensors fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_NONE) | NB_BITS(NB_ACT_FP8_TOKEN) | NB_BITS(NB_ACT_FP8_TENSOR) |
+             NB_BITS(NB_ACT_FP8_STATIC),
+     .groups = ANY, .k_multiple = 16, .n_multiple = 16,
+     .kernel = "CUTLASS FP8, or Marlin weights only",
+     .device = "GPU 8.9 and newer; 7.5 weights only", .source = "[1], 5.4, 6.2"},
+    {VLLM, "compressed-tensors", .kind = NB_LOADER_FP4, .bits = NB_BITS(4),
+     .acts = NB_BITS(NB_ACT_NONE) | NB_BITS(NB_ACT_NVFP4) | NB_BITS(NB_ACT_MXFP4), .groups = ANY,
+     .k_multiple = 32, .n_multiple = 32, .kernel = "FP4, or Marlin weights only",
+     .device = "GPU 10.0 and newer; older weights only", .source = "[1], 5.9, 7.1"},
+    {VLLM, "compressed-tensors", .kind = NB_LOADER_MXFP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_NONE) | NB_BITS(NB_ACT_MXFP8), .groups = ANY, .k_multiple = 32,
+     .n_multiple = 32, .kernel = "MXFP8", .device = "GPU 10.0 and newer", .source = "[1], 7.1"},
+    {VLLM, "bnb", .kind = NB_LOADER_TABLE, .bits = NB_BITS(4), FLOAT16_INPUTS, .groups = ANY,
+     .one_gpu = true, .slow = true, .kernel = "bitsandbytes",
+     .device = "GPU; may be gone from the newest versions", .source = "[1], 4.5"},
+    {VLLM, "bnb", INT(NB_BITS(8)), .acts = NB_BITS(NB_ACT_INT8_OUTLIER), .groups = ANY,
+     .one_gpu = true, .slow = true, .kernel = "bitsandbytes",
+     .device = "GPU; may be gone from the newest versions", .source = "[1], 4.5"},
+    {VLLM, "gguf", .kind = NB_LOADER_BLOCKS, .groups = ANY, .slow = true, .kernel = "GGUF",
+     .device = "GPU; may be gone from the newest versions", .source = "[1], 4.5"},
+
+    {OLD_VLLM, "gptq gptq_v2", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .sym_only = true, .k_multiple = 128, .n_multiple = 64, .order = true, .kernel = "Marlin",
+     .device = "GPU 8.0 and newer", .source = "[2], 2.8"},
+    {OLD_VLLM, "gptq gptq_v2", INT(NB_BITS(2) | NB_BITS(3) | NB_BITS(4) | NB_BITS(8)),
+     FLOAT16_INPUTS, .groups = ANY, .k_multiple = 32, .n_multiple = 32, .order = true,
+     .float16_only = true, .slow = true, .kernel = "GPTQ", .device = "GPU 6.0 and newer",
+     .source = "[2], 2.8"},
+    {OLD_VLLM, "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = MARLIN, .k_multiple = 128,
+     .n_multiple = 64, .kernel = "Marlin", .device = "GPU 8.0 and newer", .source = "[2], 3.5"},
+    {OLD_VLLM, "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = ANY, .n_multiple = 8,
+     .float16_only = true, .slow = true, .kernel = "AWQ", .device = "GPU 7.5 and newer",
+     .source = "[2], 3.5"},
+    {OLD_VLLM, "compressed-tensors", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .sym_only = true, .k_multiple = 128, .n_multiple = 64, .order = true,
+     .kernel = "Machete or Marlin", .device = "GPU 8.0 and newer", .source = "[2], 7.1"},
+    {OLD_VLLM, "compressed-tensors", INT(NB_BITS(8)),
+     .acts = NB_BITS(NB_ACT_INT8_TOKEN) | NB_BITS(NB_ACT_INT8_STATIC), .groups = G_ROW,
+     .sym_only = true, .k_multiple = 16, .n_multiple = 16, .kernel = "CUTLASS int8",
+     .device = "GPU 7.5 and newer", .source = "[2], 7.1"},
+    {OLD_VLLM, "compressed-tensors fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_NONE) | NB_BITS(NB_ACT_FP8_TOKEN) | NB_BITS(NB_ACT_FP8_TENSOR) |
+             NB_BITS(NB_ACT_FP8_STATIC) | NB_BITS(NB_ACT_FP8_GROUP),
+     .groups = ANY, .k_multiple = 16, .n_multiple = 16, .kernel = "FP8",
+     .device = "GPU 8.9 and newer", .source = "[2], 7.1"},
+    {OLD_VLLM, "bnb", .kind = NB_LOADER_TABLE, .bits = NB_BITS(4), FLOAT16_INPUTS, .groups = ANY,
+     .one_gpu = true, .slow = true, .kernel = "bitsandbytes", .device = "GPU",
+     .source = "[2], 4.5"},
+    {OLD_VLLM, "bnb", INT(NB_BITS(8)), .acts = NB_BITS(NB_ACT_INT8_OUTLIER), .groups = ANY,
+     .one_gpu = true, .slow = true, .kernel = "bitsandbytes", .device = "GPU",
+     .source = "[2], 4.5"},
+    {OLD_VLLM, "gguf", .kind = NB_LOADER_BLOCKS, .groups = ANY, .slow = true, .kernel = "GGUF",
+     .device = "GPU", .source = "[2]"},
+
+    /* ---- SGLang, TensorRT-LLM: what their documentation lists; shapes were not studied ---- */
+    {"SGLang", "gptq gptq_v2", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .sym_only = true, .k_multiple = 128, .n_multiple = 64, .order = true, .kernel = "Marlin",
+     .device = "GPU", .source = "[5]"},
+    {"SGLang", "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = MARLIN, .k_multiple = 128,
+     .n_multiple = 64, .kernel = "Marlin", .device = "GPU", .source = "[5]"},
+    {"SGLang", "compressed-tensors fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_FP8_TOKEN) | NB_BITS(NB_ACT_FP8_TENSOR) | NB_BITS(NB_ACT_FP8_STATIC) |
+             NB_BITS(NB_ACT_FP8_GROUP),
+     .groups = ANY, .k_multiple = 16, .n_multiple = 16, .kernel = "FP8", .device = "GPU",
+     .source = "[5]"},
+    {"SGLang", "compressed-tensors", INT(NB_BITS(8)), .acts = NB_BITS(NB_ACT_INT8_TOKEN),
+     .groups = G_ROW, .sym_only = true, .k_multiple = 16, .n_multiple = 16, .kernel = "int8",
+     .device = "GPU", .source = "[5]"},
+    {"SGLang", "bnb", .kind = NB_LOADER_TABLE, .bits = NB_BITS(4), FLOAT16_INPUTS, .groups = ANY,
+     .one_gpu = true, .slow = true, .kernel = "bitsandbytes", .device = "GPU", .source = "[5]"},
+    {"SGLang", "gguf", .kind = NB_LOADER_BLOCKS, .groups = ANY, .slow = true, .kernel = "GGUF",
+     .device = "GPU", .source = "[5]"},
+    {"TensorRT-LLM", "fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_FP8_GROUP), .groups = ANY, .k_multiple = 128, .n_multiple = 128,
+     .kernel = "block FP8", .device = "GPU 9.0 and newer", .source = "[6]"},
+
+    /* ---- libraries ---- */
+    {"transformers", "gptq gptq_v2", INT(NB_BITS(2) | NB_BITS(3) | NB_BITS(4) | NB_BITS(8)),
+     FLOAT16_INPUTS, .groups = ANY, .k_multiple = 32, .n_multiple = 32, .order = true,
+     .kernel = "GPTQModel's", .device = "CPU, GPU", .library = true, .source = "[3], 2.6, 7.1"},
+    {"transformers", "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = ANY, .n_multiple = 32,
+     .kernel = "GPTQModel's", .device = "CPU, GPU", .library = true, .source = "[3], 7.1"},
+    {"transformers", "bnb", .kind = NB_LOADER_TABLE, .bits = NB_BITS(4), FLOAT16_INPUTS,
+     .groups = ANY, .kernel = "bitsandbytes", .device = "CPU, GPU", .library = true,
+     .source = "[3], [8], 4.5"},
+    {"transformers", "bnb", INT(NB_BITS(8)), .acts = NB_BITS(NB_ACT_INT8_OUTLIER), .groups = ANY,
+     .kernel = "bitsandbytes", .device = "CPU, GPU", .library = true, .source = "[3], [8], 4.5"},
+    {"transformers", "compressed-tensors", .kind = NB_LOADER_ANY_KIND, .acts = ~0u, .groups = ANY,
+     .order = true, .slow = true, .kernel = "none: decompressed to 16 bits", .device = "CPU, GPU",
+     .library = true, .source = "[3], 5.8"},
+    {"transformers", "fp8", .kind = NB_LOADER_FP8, .bits = NB_BITS(8),
+     .acts = NB_BITS(NB_ACT_FP8_GROUP), .groups = ANY, .k_multiple = 128, .n_multiple = 128,
+     .kernel = "block FP8", .device = "GPU 8.9 and newer", .library = true, .source = "[3], 6.1"},
+    {"transformers", "gguf", .kind = NB_LOADER_BLOCKS, .groups = ANY, .slow = true,
+     .kernel = "none: decompressed", .device = "CPU, GPU", .library = true, .source = "[3]"},
+    {"GPTQModel", "gptq gptq_v2", INT(NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS, .groups = MARLIN,
+     .sym_only = true, .k_multiple = 32, .n_multiple = 64, .order = true, .kernel = "Marlin",
+     .device = "GPU", .library = true, .source = "[4], 2.8"},
+    {"GPTQModel", "gptq", INT(NB_BITS(2) | NB_BITS(3) | NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS,
+     .groups = ANY, .sym_only = true, .k_multiple = 32, .n_multiple = 32, .order = true,
+     .kernel = "Torch", .device = "CPU, GPU", .library = true, .source = "[4], 2.3"},
+    {"GPTQModel", "gptq_v2", INT(NB_BITS(2) | NB_BITS(3) | NB_BITS(4) | NB_BITS(8)), FLOAT16_INPUTS,
+     .groups = ANY, .k_multiple = 32, .n_multiple = 32, .order = true, .kernel = "Torch",
+     .device = "CPU, GPU", .library = true, .source = "[4]"},
+    {"GPTQModel", "awq", INT(NB_BITS(4)), FLOAT16_INPUTS, .groups = ANY, .n_multiple = 32,
+     .kernel = "Torch", .device = "CPU, GPU", .library = true, .source = "[4], 7.1"},
+    {"llama.cpp", "gguf", .kind = NB_LOADER_BLOCKS, .groups = ANY, .kernel = "its own",
+     .device = "CPU, GPU", .library = true, .source = "[7]"},
+    {.loader = NULL},
+};
