@@ -56,8 +56,9 @@ static bool near_code(const struct nb_problem *p, float target,
     c->value = num->value(&p->spec, code, params);
     if (other) {
         const bool up = (target > c->value) == (params->scale > 0.0f);
-        if (up ? code + 1 >= 1u << p->spec.elem.bits : code == 0) return false;
-        code = up ? code + 1 : code - 1;
+        const int next = up ? p->levels.above[code] : p->levels.below[code];
+        if (next < 0) return false;
+        code = (unsigned)next;
         c->value = num->value(&p->spec, code, params);
     }
     c->code = (uint8_t)code;

@@ -89,6 +89,7 @@ static int load_slice(struct run *r, struct nb_arena *arena, struct nb_err *err)
     p->spec.symmetric = g->lo < 0.0f;
     p->spec.elem.bits = g->bits;
     if (g->table) p->spec.elem.kind = NB_ELEM_TABLE;
+    nb_levels_init(&p->levels, &(struct nb_elem){.kind = NB_ELEM_INT, .bits = g->bits});
     const bool shift = r->job->stats->d && r->opts.gptaq_alpha != 0.0;
     if (shift) rc = nb_problem_own(p, arena, err);
     if (shift && !rc) rc = nb_gptaq_shift(p, r->job->stats, r->opts.gptaq_alpha, err);

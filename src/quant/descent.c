@@ -32,9 +32,10 @@ struct descent {
 
 struct tile {             /* [n][NB_TILE] each */
     float *grad;          /* G of the group's columns */
-    float *level, *value; /* code - zero; scale * level */
+    float *level, *value; /* level of the code - zero; scale * that */
     float *start;         /* value at load */
     float *fixed;         /* G + value H_gg, which no move inside the group changes */
+    uint8_t *code;
 };
 
 static void load(const struct descent *d, struct tile *t, int64_t r0)
@@ -46,7 +47,8 @@ static void load(const struct descent *d, struct tile *t, int64_t r0)
         const float zero = d->s->zero[d->g * p->padded + r0 + lane];
         for (int64_t j = 0; j < d->n; j++) {
             const int64_t i = j * NB_TILE + lane;
-            t->level[i] = (float)d->s->code[at + j] - zero;
+            t->code[i] = d->s->code[at + j];
+            t->level[i] = p->levels.value[t->code[i]] - zero;
             t->value[i] = t->start[i] = scale * t->level[i];
             t->grad[i] = d->gradient[at + j];
         }
@@ -94,7 +96,9 @@ static bool sweep_codes(const struct descent *d, struct tile *t, int64_t r0)
         changed = true;
         for (int lane = 0; lane < NB_TILE; lane++) {
             value[lane] = next[lane];
-            t->level[j * NB_TILE + lane] = (float)code[lane] - zero[lane];
+            if (move[lane] == 0.0f) continue; /* another code of the same value */
+            t->code[j * NB_TILE + lane] = code[lane];
+            t->level[j * NB_TILE + lane] = p->levels.value[code[lane]] - zero[lane];
         }
         spread(t->grad, h, d->n, move, -1.0f);
     }
@@ -120,8 +124,7 @@ static bool step_scales(const struct descent *d, struct tile *t, int64_t r0)
         const double den = image[lane] / scale[lane];
         ratio[lane] = 1.0f;
         if (!(den > 0.0)) continue;
-        const float next =
-            nb_numeric_store_scale((float)(scale[lane] + num[lane] / den), p->spec.scale_dtype);
+        const float next = nb_scale_store(p, (float)(scale[lane] + num[lane] / den));
         const double by = (double)next - scale[lane];
         if (!(by * (by * den - 2.0 * num[lane]) < 0.0)) continue;
         ratio[lane] = next / scale[lane];
@@ -148,7 +151,8 @@ static struct tile tile_of(const struct descent *d, int thread)
                          .level = base + n,
                          .value = base + 2 * n,
                          .start = base + 3 * n,
-                         .fixed = base + 4 * n};
+                         .fixed = base + 4 * n,
+                         .code = (uint8_t *)(base + 5 * n)};
 }
 
 static void descend_tile(void *ctx, size_t piece, int thread)
@@ -168,11 +172,10 @@ static void descend_tile(void *ctx, size_t piece, int thread)
     if (changed) atomic_store_explicit(&d->changed, true, memory_order_relaxed);
     for (int lane = 0; lane < NB_TILE; lane++) {
         const int64_t r = r0 + lane;
-        const float zero = d->s->zero[d->g * p->padded + r];
         for (int64_t j = 0; j < d->n; j++) {
             const int64_t i = j * NB_TILE + lane;
             d->step[r * p->group + j] = t.start[i] - t.value[i];
-            d->s->code[r * p->cols + d->j0 + j] = (uint8_t)(int)(t.level[i] + zero);
+            d->s->code[r * p->cols + d->j0 + j] = t.code[i];
         }
     }
 }
@@ -203,7 +206,11 @@ int nb_descend(const struct nb_problem *p, struct nb_solution *s, int sweeps, en
 {
     struct nb_pool *pool = nb_backend_pool(p->be);
     const size_t n = (size_t)p->padded * (size_t)p->cols, group = (size_t)p->group;
-    struct descent d = {.p = p, .s = s, .what = what, .scratch_floats = group * NB_TILE * 5};
+    if (nb_scales_are_shared(p)) {
+        if (what == NB_DESCENT_SCALES) return nb_solution_measure(p, s, err);
+        what = NB_DESCENT_CODES;
+    }
+    struct descent d = {.p = p, .s = s, .what = what, .scratch_floats = group * NB_TILE * 6};
     struct nb_arena arena;
     nb_arena_init(&arena);
     d.gradient = nb_arena_alloc(&arena, n, sizeof *d.gradient);

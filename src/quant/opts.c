@@ -20,6 +20,7 @@ void nb_solve_opts_effort(struct nb_solve_opts *o, enum nb_effort effort)
         fresh.restarts = 1;
         fresh.beam = 8;
         fresh.beam_sweeps = 2;
+        fresh.bias = true;
     }
     *o = fresh;
 }

@@ -87,7 +87,7 @@ static void fit_group(const struct pass *a, struct tile *t, int64_t r0, int64_t 
             u[i - low] = p->u[a->f->at[a->p0 + i]];
         }
         struct nb_group_params params;
-        p->numeric->fit(&p->opts->grid, w, u, high - low, &params);
+        p->numeric->fit(&p->grid, w, u, high - low, &params);
         a->s->scale[g * p->padded + r0 + lane] = params.scale;
         a->s->zero[g * p->padded + r0 + lane] = params.zero;
     }

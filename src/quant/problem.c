@@ -14,6 +14,7 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const 
     const struct nb_fmat *w = job->w;
     const int64_t k = w->cols;
     *p = (struct nb_problem){.opts = job->opts,
+                             .grid = job->opts->grid,
                              .spec = job->opts->grid.spec,
                              .be = job->be,
                              .rows = w->rows,
@@ -21,6 +22,9 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const 
                              .column = column};
     if (p->spec.group_cols <= 0 || p->spec.group_cols > k) p->spec.group_cols = k;
     if (p->spec.group_rows <= 0) p->spec.group_rows = 1;
+    if (p->spec.group_rows > w->rows) p->spec.group_rows = w->rows;
+    /* Kernels for integer activations take scales for positive. */
+    if (p->spec.act != NB_ACT_NONE) p->grid.sym_range = NB_SYM_REFERENCE;
     p->numeric = nb_numeric_for(&p->spec);
     if (!p->numeric || w->rows <= 0 || k <= 0) {
         char text[64];
@@ -29,6 +33,16 @@ int nb_problem_init(struct nb_problem *p, const struct nb_solve_job *job, const 
                        "no number encoding for %s and a matrix of %" PRId64 " x %" PRId64, text,
                        w->rows, k);
     }
+    if (p->spec.flat && (job->opts->grid.spec.group_cols > k || k % p->spec.group_cols)) {
+        char usable[64];
+        nb_usable_groups(k, usable, sizeof usable);
+        return nb_fail(err, NB_E_SPEC,
+                       "groups of %" PRId64 " weights run across the ends of rows of %" PRId64
+                       ", which only plain rounding can do; possible: method rtn, or groups of %s",
+                       job->opts->grid.spec.group_cols, k, usable);
+    }
+    p->spec.flat = false;
+    nb_levels_init(&p->levels, &p->spec.elem);
     p->group = p->spec.group_cols;
     p->n_groups = (k + p->group - 1) / p->group;
     p->padded = (w->rows + NB_TILE - 1) / NB_TILE * NB_TILE;
@@ -124,6 +138,18 @@ struct error_job {
     float *error; /* [rows.n, K] */
 };
 
+/* error = w - scale * (level - zero) of n columns */
+static void error_run(const struct nb_levels *levels, const float *w, const uint8_t *code,
+                      struct nb_group_params params, int64_t n, float *error)
+{
+    const float scale = params.scale, zero = params.zero, *value = levels->value;
+    if (levels->plain) {
+        for (int64_t j = 0; j < n; j++) error[j] = w[j] - scale * ((float)code[j] - zero);
+    } else {
+        for (int64_t j = 0; j < n; j++) error[j] = w[j] - scale * (value[code[j]] - zero);
+    }
+}
+
 static void error_tile(void *ctx, size_t piece, int thread)
 {
     const struct error_job *job = ctx;
@@ -135,10 +161,10 @@ static void error_tile(void *ctx, size_t piece, int thread)
         const float *w = p->w + r * p->cols;
         float *error = job->error + i * p->cols;
         for (int64_t g = 0; g < p->n_groups; g++) {
-            const float scale = job->s->scale[g * p->padded + r],
-                        zero = job->s->zero[g * p->padded + r];
-            const int64_t j0 = g * p->group, j1 = j0 + nb_problem_group_cols(p, g);
-            for (int64_t j = j0; j < j1; j++) error[j] = w[j] - scale * ((float)code[j] - zero);
+            const struct nb_group_params params = {.scale = job->s->scale[g * p->padded + r],
+                                                   .zero = job->s->zero[g * p->padded + r]};
+            const int64_t j = g * p->group;
+            error_run(&p->levels, w + j, code + j, params, nb_problem_group_cols(p, g), error + j);
         }
     }
 }
@@ -357,8 +383,6 @@ double nb_solution_plain(const struct nb_problem *p, const struct nb_solution *s
 int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, struct nb_qmat *out,
                        struct nb_arena *arena, struct nb_err *err)
 {
-    int rc = nb_qmat_init(out, &p->spec, p->rows, p->cols, arena, err);
-    if (rc) return rc;
     int32_t *col_group =
         p->column ? nb_arena_alloc(arena, (size_t)p->cols, sizeof *col_group) : NULL;
     if (p->column && !col_group) return nb_fail(err, NB_E_NOMEM, "no memory for a group index");
@@ -369,10 +393,6 @@ int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, 
         const uint8_t *src = s->code + r * p->cols;
         uint8_t *dst = out->codes + r * p->cols;
         for (int64_t j = 0; j < p->cols; j++) dst[p->column ? p->column[j] : j] = src[j];
-        for (int64_t g = 0; g < p->n_groups; g++) {
-            out->scale.value[r * p->n_groups + g] = s->scale[g * p->padded + r];
-            out->zero.value[r * p->n_groups + g] = s->zero[g * p->padded + r];
-        }
     }
     return 0;
 }

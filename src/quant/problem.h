@@ -25,10 +25,20 @@ enum {
  * never used is not clipped away. */
 #define NB_IMPORTANCE_FLOOR 0.01
 
+/* What the codes of an element mean, and their order by value. */
+struct nb_levels {
+    bool plain;                     /* value[code] == code */
+    float value[256];               /* 0 for a code that is no number */
+    int16_t above[256], below[256]; /* code of the next larger, smaller value; -1: none */
+};
+void nb_levels_init(struct nb_levels *l, const struct nb_elem *e);
+
 struct nb_problem {
     const struct nb_solve_opts *opts;
+    struct nb_grid_opts grid; /* opts' as the solvers use it */
     const struct nb_numeric *numeric;
-    struct nb_qspec spec; /* group_cols resolved: 1 .. cols */
+    struct nb_qspec spec; /* group_cols resolved: 1 .. cols; group_rows: 1 .. rows */
+    struct nb_levels levels;
     struct nb_backend *be;
     int64_t rows, cols;      /* as asked */
     int64_t padded;          /* rows in whole tiles */
@@ -42,12 +52,13 @@ struct nb_problem {
     float damp; /* what was added to the diagonal */
 };
 
-/* Codes and parameters of all rows, and the loss they have. */
+/* Codes and parameters of all rows, and the loss they have: value = scale * (level of code - zero). */
 struct nb_solution {
-    uint8_t *code;       /* [padded, K] */
-    float *scale, *zero; /* [n_groups, padded]: one group of many rows is contiguous */
-    double *loss;        /* [padded]; see above */
-    double *plain;       /* [padded] the same without damp; only after nb_solution_losses */
+    uint8_t *code; /* [padded, K] */
+    float *scale,
+        *zero; /* [n_groups, padded]: one group of many rows is contiguous; zero 0 without zeros */
+    double *loss;  /* [padded]; see above */
+    double *plain; /* [padded] the same without damp; only after nb_solution_losses */
 };
 
 /* Borrows the job's matrix where it stands in whole tiles, else copies it (columns permuted) to arena. The
@@ -79,9 +90,31 @@ static inline int64_t nb_problem_group_cols(const struct nb_problem *p, int64_t 
     return left < p->group ? left : p->group;
 }
 
-/* Scale and zero of every group, fitted to the target with importance u (rtn.c). */
+/* ---- scales.c ---- */
+
+/* Scale and zero of every group, fitted to the target with importance u. Groups of several rows get the
+ * largest scale that one of their rows needs. */
 void nb_fit_groups(const struct nb_problem *p, struct nb_solution *s);
-/* Codes by plain rounding under the parameters that s has; losses when the problem has H (rtn.c). */
+/* Rows share scales, so that these stay as they were fitted: no trials, no re-fit, no choice row by row. */
+static inline bool nb_scales_are_shared(const struct nb_problem *p)
+{
+    return p->spec.group_rows > 1;
+}
+/* A scale may be moved by a few percent. */
+static inline bool nb_scales_are_fine(const struct nb_problem *p)
+{
+    return !nb_scales_are_shared(p) && p->spec.scale_dtype != NB_F8_E8M0;
+}
+/* Scale as the file holds it on its first level (nb_numeric_store_scale; nearest power of two for E8M0). */
+float nb_scale_store(const struct nb_problem *p, float scale);
+/* out for the problem's spec, with the scales and zeros of s but no codes yet. With two levels the scales
+ * become what the file can hold, in out and in s. NB_E_NOMEM, NB_E_SPEC and what settle gives. */
+int nb_scales_export(const struct nb_problem *p, struct nb_solution *s, struct nb_qmat *out,
+                     struct nb_arena *arena, struct nb_err *err);
+
+/* ---- rtn.c ---- */
+
+/* Codes by plain rounding under the parameters that s has; losses when the problem has H. */
 int nb_round_nearest(const struct nb_problem *p, struct nb_solution *s, struct nb_err *err);
 /* error [padded, K] = target - value of s. */
 void nb_solution_error(const struct nb_problem *p, const struct nb_solution *s, float *error);
@@ -105,7 +138,8 @@ void nb_solution_keep_plain(const struct nb_problem *p, struct nb_solution *s,
                             const struct nb_solution *other);
 double nb_solution_loss(const struct nb_problem *p, const struct nb_solution *s);
 double nb_solution_plain(const struct nb_problem *p, const struct nb_solution *s);
-/* Copies a solution out, back in storage order; col_group is set when the problem permutes columns. */
+/* Copies the codes into out, which has the scales (nb_scales_export), back in storage order; col_group is set
+ * when the problem permutes columns. */
 int nb_solution_export(const struct nb_problem *p, const struct nb_solution *s, struct nb_qmat *out,
                        struct nb_arena *arena, struct nb_err *err);
 

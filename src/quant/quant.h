@@ -25,14 +25,19 @@ struct nb_stats {
     double *
         h; /* [K,K] sum x x^T, upper triangle while gathering; full after nb_stats_finish; NULL when
                 * condensed */
-    double *d;       /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
-    double *abs_sum; /* [K] sum |x| for AWQ, or NULL */
-    float *diff;     /* scratch of the cross term */
+    double *d;            /* [K,K] sum (x_fp - x_q) x_q^T for GPTAQ, or NULL */
+    double *abs_sum;      /* [K] sum |x| for AWQ, or NULL */
+    double *sum, *sum_fp; /* [K] sum x of both streams, for biases, or NULL */
+    float *diff;          /* scratch of the cross term */
     bool finished;
     struct nb_hessian *hessian; /* condensed: what the solvers share; owned */
 };
 
-enum { NB_STATS_CROSS = 1, NB_STATS_ABS = 2 }; /* what else than H: d, abs_sum */
+enum {
+    NB_STATS_CROSS = 1,
+    NB_STATS_ABS = 2,
+    NB_STATS_SUM = 4
+}; /* what else than H: d, abs_sum, sum */
 int nb_stats_init(struct nb_stats *s, int64_t k, unsigned what, struct nb_err *err);
 void nb_stats_release(struct nb_stats *s);
 struct nb_stats_input {
@@ -44,6 +49,18 @@ struct nb_stats_input {
 int nb_stats_add(struct nb_stats *s, struct nb_backend *be, const struct nb_stats_input *in,
                  struct nb_err *err);
 void nb_stats_finish(struct nb_stats *s); /* mirrors the triangle */
+/* Finished sums around the mean instead of around 0: what a solver has to care for when a bias takes care of the mean
+ * (nb_stats_bias). Needs NB_STATS_SUM, before condensing. */
+void nb_stats_centre(struct nb_stats *s);
+/* shift [N] = W E[x_fp] - Q E[x]: what a bias must gain for the outputs' mean to stay. w, q [N,K] of the same input.
+ * NB_E_NOMEM. */
+struct nb_bias_job {
+    const struct nb_stats *stats;
+    const struct nb_fmat *w;
+    const struct nb_qmat *q;
+    struct nb_backend *be;
+};
+int nb_stats_bias(const struct nb_bias_job *job, double *shift, struct nb_err *err);
 /* Finished sums become H per token in f32, in place, with room for its factor: no more memory than the sums
  * took, and linears solved one after another share order and factor. Nothing can be added any more; such
  * statistics serve one solver at a time. NB_E_NOMEM: unchanged. */
@@ -81,6 +98,7 @@ struct nb_solve_opts {
     int restarts;     /* passes and sweeps anew under the re-fitted scales */
     int beam;         /* paths of restarts and block search; 0, 1: nearest code only */
     int beam_sweeps;  /* block searches at the end */
+    bool bias;        /* biases take care of the outputs' mean, where there are any */
 };
 
 /* Everything but grid.spec and grid.zero_min, for an effort; the defaults are the normal one. */
@@ -134,6 +152,26 @@ int nb_block_solve(const struct nb_block_type *type, const struct nb_solve_job *
 double nb_output_loss(const struct nb_fmat *w, const struct nb_fmat *q,
                       const struct nb_stats *stats, struct nb_backend *be);
 
+/* ---- which scheme for which part of a model ---- */
+
+struct nb_allocation {         /* one choice for each unit; [n_units * n_choices] */
+    size_t n_units, n_choices; /* at most 255 choices */
+    const double *loss;        /* >= 0; not finite: this unit cannot have this choice */
+    const uint64_t *bytes;
+};
+struct nb_allocation_total {
+    double loss;
+    uint64_t bytes;
+};
+struct nb_allocation_total nb_allocation_total(const struct nb_allocation *a, const int *pick);
+/* pick [n_units]: least sum of losses within a budget of bytes; or fewest bytes with a sum of at most limit. Exact
+ * while bytes above the smallest choices make at most 2^26 / n_units levels of their common divisor, else within
+ * one such level per unit of it; never worse than one choice for all. NB_E_SPEC: not reachable, with what is;
+ * NB_E_NOMEM. */
+int nb_allocate_bytes(const struct nb_allocation *a, uint64_t budget, int *pick,
+                      struct nb_err *err);
+int nb_allocate_loss(const struct nb_allocation *a, double limit, int *pick, struct nb_err *err);
+
 /* ---- transform: AWQ scales ---- */
 
 struct nb_awq_losses { /* summed output loss under the scales found, and without any */
@@ -158,5 +196,39 @@ int nb_awq_search(float *s, const struct nb_awq_group *g, struct nb_awq_losses *
 /* W[:,k] *= s[k] in place; statistics of the scaled input: H -> diag(1/s) H diag(1/s). */
 void nb_awq_scale_columns(struct nb_fmat *w, const float *s);
 void nb_awq_scale_stats(struct nb_stats *stats, const float *s);
+
+/* ---- transform: SmoothQuant scales ---- */
+
+struct nb_smooth_group {     /* linears that share an input */
+    const struct nb_fmat *w; /* [n] matrices with K columns each */
+    int n;
+    const float *x_max;               /* [K] largest |x| of the calibration in each column */
+    const float *x;                   /* [m, K] some of those inputs, to judge on */
+    int64_t m;                        /* > 0 */
+    const struct nb_solve_opts *opts; /* grid.spec says how weights and inputs are rounded */
+    struct nb_backend *be;
+    int64_t repeat, head_dim; /* as in struct nb_awq_group */
+    bool compensated;         /* the same */
+};
+struct nb_smooth_choice {
+    double loss, identity; /* squared output error per token under s, and without smoothing */
+    double alpha;          /* 0: no smoothing */
+};
+/* s [K] > 0: x -> x / s, W -> W diag(s) makes the output error of x and W rounded as opts say least, for alpha in
+ * .3, .35 ... .95; all 1 when nothing beats that. NB_E_SPEC, NB_E_NOMEM. */
+int nb_smooth_search(float *s, const struct nb_smooth_group *g, struct nb_smooth_choice *choice,
+                     struct nb_err *err);
+
+/* ---- transform: rotations ---- */
+
+struct nb_rotation {  /* an orthogonal matrix R of n columns */
+    int64_t n, base;  /* base: size of the part that is not a power of two */
+    double *h, *sign; /* [base, base]; [n] with 1 / sqrt(n) in them */
+};
+/* Randomized Hadamard of a seed. NB_E_SPEC: no such matrix for n; NB_E_NOMEM. */
+int nb_rotation_init(struct nb_rotation *r, int64_t n, uint64_t seed, struct nb_err *err);
+void nb_rotation_release(struct nb_rotation *r);
+/* x [n] := x R. scratch [n]. A column c of a matrix R^T W is the row c^T R. */
+void nb_rotation_apply(const struct nb_rotation *r, double *x, double *scratch);
 
 #endif

@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-static const struct nb_solver *const solvers[] = {&nb_solver_rtn, &nb_solver_gptq, NULL};
+static const struct nb_solver *const solvers[] = {&nb_solver_rtn, &nb_solver_gptq,
+                                                  &nb_solver_signround, NULL};
 
 const struct nb_solver *const *nb_solvers(void)
 {

@@ -8,5 +8,6 @@
 
 extern const struct nb_solver nb_solver_rtn;
 extern const struct nb_solver nb_solver_gptq;
+extern const struct nb_solver nb_solver_signround;
 
 #endif
