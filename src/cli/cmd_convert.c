@@ -25,7 +25,7 @@ static const struct nb_option options[] = {
     {0, "type", NB_OPTION_TEXT, FIELD(type), "T",
      "f32, f16, bf16; q8_0 for a .gguf (as the source; f16)", 0, 0},
     {0, "format", NB_OPTION_TEXT, FIELD(format), "F",
-     "folder: gptq, gptq_v2 keep the codes of Q4_0, Q8_0", 0, 0},
+     "gptq gptq_v2 awq compressed-tensors fp8: same codes; dense", 0, 0},
     {0, "name", NB_OPTION_TEXT, FIELD(name), "NAME", ".gguf: the model's name (the folder's)", 0,
      0},
     {0, "shard-size", NB_OPTION_SIZE, FIELD(shard_size), "SIZE", "largest output file", 0, 0},
@@ -109,7 +109,7 @@ static int to_folder(struct nb_cli *cli, const struct convert_options *o, const 
                                .max_shard_bytes = o->shard_size,
                                .overwrite = o->overwrite};
     struct nb_unpack_report report;
-    int rc = nb_unpack(&report, &u, pool, &cli->progress, err);
+    int rc = nb_convert(&report, &u, pool, &cli->progress, err);
     nb_progress_line_clear(&cli->line);
     if (!rc) rc = print(cli, o, &report, err);
     nb_unpack_report_release(&report);
@@ -136,7 +136,10 @@ const struct nb_command nb_command_convert = {
     .name = "convert",
     .summary = "the same weights in another container",
     .usage = "MODEL -o OUT [options]",
-    .about = "A model folder to a GGUF file, float or 8 bits; a GGUF file to a model folder.",
+    .about =
+        "A model folder to a GGUF file, float or 8 bits; a GGUF file to a model folder; a quantized\n"
+        "folder to another format with every code and scale unchanged, read back and compared, or\n"
+        "refused with the reason.",
     .example = "models/books-11m -o books.gguf --type bf16",
     .options = options,
     .options_bytes = sizeof(struct convert_options),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cmd_inspect.c - nibble inspect: what a model folder or GGUF file holds, from headers and configs alone; no
- * weight is touched. */
+ * cmd_inspect.c - nibble inspect: what a model folder or GGUF file holds, from headers and configs; of a quantized
+ * folder one linear of each kind is read, to tell who can load it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +33,8 @@ struct inspected {
     size_t template_bytes;          /* 0: none */
     json_t *types;                  /* name -> bytes, in the order of the tables of types */
     json_t *problems;               /* array of sentences */
+    struct nb_loader_verdict loaders[NB_MAX_LOADERS];
+    size_t n_loaders; /* 0: a float model */
 };
 
 static void add_problem(struct inspected *in, const char *sentence)
@@ -111,17 +113,58 @@ static json_t *count_types(const struct nb_model *m)
     return sorted;
 }
 
+static void ask_loaders(struct inspected *in)
+{
+    struct nb_loader_query q;
+    struct nb_loader_linear *linears;
+    struct nb_err err;
+    if (nb_loader_query_of(&q, &linears, in->model, &err)) add_problem(in, err.text);
+    else if (q.n_linears) in->n_loaders = nb_loaders_ask(&q, in->loaders);
+    nb_free(linears);
+}
+
 static void look(struct inspected *in)
 {
     const struct nb_model *m = in->model;
     in->types = count_types(m);
     in->template_bytes = template_bytes(m);
     look_at_tokenizer(in);
+    ask_loaders(in);
     if (!nb_model_is_quantized(m) && !json_object_get(in->types, nb_dtype_name(m->arch.dtype))) {
         char text[128];
         snprintf(text, sizeof text, "config.json says %s, no tensor has this type",
                  nb_dtype_name(m->arch.dtype));
         add_problem(in, text);
+    }
+}
+
+static json_t *loaders_json(const struct inspected *in)
+{
+    static const char *const gpus[NB_LOADER_N_GPUS] = {"2", "4", "8"};
+    json_t *list = json_array();
+    for (size_t i = 0; i < in->n_loaders; i++) {
+        const struct nb_loader_verdict *v = &in->loaders[i];
+        json_t *parallel = json_object();
+        for (int k = 0; k < NB_LOADER_N_GPUS; k++)
+            json_object_set_new(parallel, gpus[k], json_boolean(v->parallel[k]));
+        json_array_append_new(
+            list, json_pack("{s:s, s:b, s:b, s:s, s:s, s:s, s:o, s:s, s:s}", "loader", v->loader,
+                            "loads", (int)v->loads, "slow", (int)v->slow, "kernel", v->kernel,
+                            "device", v->device, "reason", v->reason, "tensor_parallel", parallel,
+                            "tensor_parallel_reason", v->parallel_reason, "source", v->source));
+    }
+    return list;
+}
+
+static void print_loaders(const struct inspected *in)
+{
+    for (size_t i = 0; i < in->n_loaders; i++) {
+        struct nb_strbuf line;
+        nb_strbuf_init(&line);
+        nb_loader_describe(&in->loaders[i], &line);
+        printf("%s%-14s %s\n", i ? "              " : "loaders       ", in->loaders[i].loader,
+               nb_strbuf_cstr(&line));
+        nb_strbuf_release(&line);
     }
 }
 
@@ -196,6 +239,7 @@ static int emit(struct nb_cli *cli, const struct inspect_options *o, const struc
         "chat_template_bytes", (json_int_t)in->template_bytes, "problems", in->problems);
     if (result && m->gguf)
         json_object_set_new(result, "gguf", nb_cli_gguf_json(m->gguf, o->metadata));
+    if (result) json_object_set_new(result, "loaders", loaders_json(in));
     if (result && o->tensors) json_object_set_new(result, "tensor_list", tensor_list(m));
     return nb_cli_emit(cli, result, err);
 }
@@ -281,6 +325,7 @@ static void print(const struct inspect_options *o, const struct inspected *in)
     }
     if (in->template_bytes) printf("template      %zu bytes\n", in->template_bytes);
     else printf("template      none\n");
+    print_loaders(in);
     size_t n = json_array_size(in->problems);
     if (n == 0) printf("problems      none found\n");
     for (size_t i = 0; i < n; i++) {
@@ -340,7 +385,8 @@ const struct nb_command nb_command_inspect = {
     .name = "inspect",
     .summary = "what a model folder or GGUF file holds, and what looks wrong",
     .usage = "MODEL [options]",
-    .about = "Reads headers and configs only: architecture, parameters, quantization, sizes.",
+    .about =
+        "Reads headers and configs: architecture, parameters, quantization, sizes, who can load it.",
     .example = "models/books-11m --tensors",
     .options = options,
     .options_bytes = sizeof(struct inspect_options),

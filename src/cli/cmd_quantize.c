@@ -21,25 +21,33 @@
 
 static const struct nb_option options[] = {
     {'o', "out", NB_OPTION_TEXT, FIELD(out), "DIR", "the folder, or .gguf file, to make", 0, 0},
-    {0, "method", NB_OPTION_TEXT, FIELD(method), "M", "rtn, gptq, awq, awq+gptq, none, best (best)",
-     0, 0},
+    {0, "method", NB_OPTION_TEXT, FIELD(method), "M",
+     "rtn, gptq, awq, smoothquant, A+gptq, signround, none (best)", 0, 0},
     {0, "effort", NB_OPTION_TEXT, FIELD(effort), "E", "fast, normal, max (normal)", 0, 0},
-    {'w', "bits", NB_OPTION_INT, FIELD(bits), "N", "2, 3, 4, 8 (4)", 1, 16},
-    {'g', "group", NB_OPTION_INT, FIELD(group), "N", "weights per scale; -1: a whole row (128)", -1,
-     1e6},
+    {'w', "bits", NB_OPTION_INT, FIELD(bits), "N", NULL, 1, 16},
+    {'g', "group", NB_OPTION_INT, FIELD(group), "N",
+     "2, 3, 4, 8 (4); weights per scale, -1: a whole row (128)", -1, 1e6},
     {0, "scheme", NB_OPTION_TEXT, FIELD(scheme), "S",
-     "W4A16 and so on, for --bits; gguf: Q4_K_M, IQ4_XS, ...", 0, 0},
+     "W4A16 W8A8 INT8 NF4 FP8 NVFP4 ... see docs/commands.md", 0, 0},
     {0, "format", NB_OPTION_TEXT, FIELD(format), "F",
-     "gptq, gptq_v2, awq, gguf (gptq; gguf if -o ends so)", 0, 0},
+     "gptq gptq_v2 awq bnb fp8 compressed-tensors gguf (by scheme)", 0, 0},
     {0, "sym", NB_OPTION_FLAG, FIELD(sym), NULL, NULL, 0, 0},
     {0, "asym", NB_OPTION_FLAG, FIELD(asym), NULL, "the grid (gptq sym, awq asym)", 0, 0},
+    {0, "no-double-quant", NB_OPTION_FLAG, FIELD(single_quant), NULL, NULL, 0, 0},
+    {0, "storage", NB_OPTION_TEXT, FIELD(storage), "T", NULL, 0, 0},
+    {0, "act-percentile", NB_OPTION_REAL, FIELD(act_percentile), "P", NULL, 50, 100},
+    {0, "kv-scales", NB_OPTION_FLAG, FIELD(kv_scales), NULL,
+     "NF4: F32 scales, type of bytes; FP8: range (100), KV scales", 0, 0},
+    {0, "rotate", NB_OPTION_FLAG, FIELD(rotate), NULL, NULL, 0, 0},
+    {0, "moe-all-tokens", NB_OPTION_FLAG, FIELD(moe_all_tokens), NULL,
+     "rotations R1, R2 first; calibrate experts on all tokens", 0, 0},
     {0, "act-order", NB_OPTION_CHOICE, FIELD(order), "auto|none|static|group|pivoted|dynamic",
      "order of columns (the best of those that fit)", 0, 0},
-    {0, "damp", NB_OPTION_REAL, FIELD(damp), "X", "start damping (by token count)", 0, 1},
-    {0, "clip", NB_OPTION_TEXT, FIELD(clip), "C", "none, mse, weighted (weighted)", 0, 0},
-    {0, "precision", NB_OPTION_TEXT, FIELD(precision), "P",
-     "of calibration: f32, bf16 (bf16 where the CPU has it)", 0, 0},
-    {0, "gptaq", NB_OPTION_REAL, FIELD(gptaq), "X", "weight of the float stream (by method)", 0, 1},
+    {0, "damp", NB_OPTION_REAL, FIELD(damp), "X", NULL, 0, 1},
+    {0, "clip", NB_OPTION_TEXT, FIELD(clip), "C", NULL, 0, 0},
+    {0, "precision", NB_OPTION_TEXT, FIELD(precision), "P", NULL, 0, 0},
+    {0, "gptaq", NB_OPTION_REAL, FIELD(gptaq), "X",
+     "damping; none, mse, weighted; f32, bf16; float stream", 0, 1},
     {0, "config", NB_OPTION_TEXT, FIELD(config), "FILE", "another tool's quantization config", 0,
      0},
     {0, "calib", NB_OPTION_LIST, FIELD(calib), "FILE[:WEIGHT]",
@@ -51,29 +59,31 @@ static const struct nb_option options[] = {
     {0, "eval-text", NB_OPTION_TEXT, FIELD(eval_text), "FILE", "text of the gate (bundled)", 0, 0},
     {0, "gate", NB_OPTION_TEXT, FIELD(gate), "LIST", NULL, 0, 0},
     {0, "no-gate", NB_OPTION_FLAG, FIELD(no_gate), NULL, "ratio=X,kld=Y,top=Z (ratio=1.05)", 0, 0},
-    {0, "imatrix", NB_OPTION_TEXT, FIELD(imatrix), "FILE", "gguf: importance matrix", 0, 0},
-    {0, "tensor-type", NB_OPTION_LIST, FIELD(tensor_type), "RE=TYPE",
-     "gguf: type of tensors whose name matches", 0, 0},
+    {0, "imatrix", NB_OPTION_TEXT, FIELD(imatrix), "FILE", NULL, 0, 0},
+    {0, "tensor-type", NB_OPTION_LIST, FIELD(tensor_type), "RE=TYPE", NULL, 0, 0},
     {0, "output-type", NB_OPTION_TEXT, FIELD(output_type), "T", NULL, 0, 0},
     {0, "embedding-type", NB_OPTION_TEXT, FIELD(embedding_type), "T",
-     "gguf: type of head and embedding", 0, 0},
+     "gguf: importance matrix; types by name, of head, embedding", 0, 0},
     {0, "pure", NB_OPTION_FLAG, FIELD(pure), NULL, NULL, 0, 0},
     {0, "requantize", NB_OPTION_FLAG, FIELD(requantize), NULL,
      "gguf: one type for all; a quantized source too", 0, 0},
     {0, "ignore", NB_OPTION_LIST, FIELD(ignore), "GLOB", NULL, 0, 0},
-    {0, "include", NB_OPTION_LIST, FIELD(include), "GLOB", "modules left in float; but not these",
-     0, 0},
-    {0, "bits-for", NB_OPTION_LIST, FIELD(bits_for), "GLOB=N", "other bits for these modules", 0,
-     0},
-    {0, "memory", NB_OPTION_SIZE, FIELD(memory), "SIZE", "for activations; the rest spills (half)",
-     0, 0},
-    {0, "shard-size", NB_OPTION_SIZE, FIELD(shard_size), "SIZE", "largest output file (5GB)", 0, 0},
+    {0, "include", NB_OPTION_LIST, FIELD(include), "GLOB", NULL, 0, 0},
+    {0, "bits-for", NB_OPTION_LIST, FIELD(bits_for), "GLOB=N",
+     "modules left in float; but not these; other bits", 0, 0},
+    {0, "target-size", NB_OPTION_SIZE, FIELD(target_size), "SIZE", NULL, 0, 0},
+    {0, "target-bits", NB_OPTION_REAL, FIELD(target_bits), "X", NULL, 1, 16},
+    {0, "target-kld", NB_OPTION_REAL, FIELD(target_kld), "X",
+     "mixed precision: bytes, bits per weight, or loss", 0, 100},
+    {0, "memory", NB_OPTION_SIZE, FIELD(memory), "SIZE", NULL, 0, 0},
+    {0, "shard-size", NB_OPTION_SIZE, FIELD(shard_size), "SIZE",
+     "for activations, the rest spills (half); output file (5GB)", 0, 0},
     {0, "restart", NB_OPTION_FLAG, FIELD(restart), NULL, NULL, 0, 0},
     {0, "overwrite", NB_OPTION_FLAG, FIELD(overwrite), NULL,
      "forget an unfinished run; replace DIR", 0, 0},
-    {0, "allow-nonfinite", NB_OPTION_FLAG, FIELD(allow_nonfinite), NULL,
-     "accept NaN or Inf weights", 0, 0},
-    {0, "dry-run", NB_OPTION_FLAG, FIELD(dry_run), NULL, "print the plan, write nothing", 0, 0},
+    {0, "allow-nonfinite", NB_OPTION_FLAG, FIELD(allow_nonfinite), NULL, NULL, 0, 0},
+    {0, "dry-run", NB_OPTION_FLAG, FIELD(dry_run), NULL,
+     "accept NaN or Inf weights; print the plan, write nothing", 0, 0},
     {0, NULL, NB_OPTION_FLAG, 0, NULL, NULL, 0, 0},
 };
 
@@ -85,12 +95,16 @@ static json_t *layers_json(const struct nb_quantize_report *r)
     for (size_t i = 0; i < r->n_linears; i++) {
         const struct nb_linear_report *l = &r->linears[i];
         if (!l->quantized) continue;
-        json_array_append_new(
-            layers,
+        json_t *v =
             json_pack("{s:s, s:o, s:o, s:s, s:o, s:s, s:i, s:I}", "name", l->name, "loss",
                       nb_cli_real(l->solve.loss), "loss_rtn", nb_cli_real(l->solve.loss_rtn),
                       "order", nb_order_name(l->solve.order), "damp", nb_cli_real(l->solve.damp),
-                      "ladder", l->solve.ladder, "bits", l->bits, "group", (json_int_t)l->group));
+                      "ladder", l->solve.ladder, "bits", l->bits, "group", (json_int_t)l->group);
+        if (v && l->expert) {
+            json_object_set_new(v, "tokens", json_integer(l->tokens));
+            json_object_set_new(v, "all_tokens", json_boolean(l->all_tokens));
+        }
+        json_array_append_new(layers, v);
     }
     return layers;
 }
@@ -108,6 +122,12 @@ static int emit(struct nb_cli *cli, const struct nb_quantize_opts *q,
         (json_int_t)r->bytes, "bytes_source", (json_int_t)r->bytes_source, "bits_per_weight",
         nb_cli_real(r->bits_per_weight), "seconds", nb_cli_real(r->seconds), "peak_rss_bytes",
         (json_int_t)r->peak_rss_bytes, "resumed", (int)r->resumed, "dry_run", (int)q->dry_run);
+    if (o && r->mixed.lines.len) {
+        json_object_set_new(o, "mixed",
+                            json_pack("{s:o, s:o}", "predicted_kld",
+                                      nb_cli_real(r->mixed.predicted_kld), "layers",
+                                      nb_cli_lines(&r->mixed.lines)));
+    }
     if (o && r->scheme[0]) {
         json_object_set_new(o, "scheme", json_string(r->scheme));
         json_object_set_new(o, "notes", nb_cli_lines(&r->notes));
@@ -142,6 +162,9 @@ static void print_what(const struct nb_quantize_opts *q, const struct nb_quantiz
            " dropped of %" PRId64 "\n",
            r->tensors_quantized, r->tensors_copied, r->tensors_tied, r->tensors_dropped,
            r->tensors_source);
+    if (r->mixed.lines.len)
+        printf("mixed precision: predicted divergence %.5f nats per token\n%s",
+               r->mixed.predicted_kld, nb_strbuf_cstr(&r->mixed.lines));
     nb_cli_print_notes(&r->notes);
 }
 

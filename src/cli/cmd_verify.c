@@ -255,10 +255,12 @@ static int scan_linears(struct verified *v, struct nb_err *err)
     int rc = 0;
     for (int64_t l = 0; l < a->n_layers && !rc; l++) {
         if (stopped(v)) rc = nb_fail(err, NB_E_INTERRUPTED, "interrupted");
-        for (int i = 0; i < a->n_linears && !rc; i++) {
+        int n;
+        const struct nb_arch_linear *linears = nb_arch_layer_linears(a, l, &n);
+        for (int i = 0; i < n && !rc; i++) {
             struct nb_weight w;
             nb_arena_reset(&arena);
-            rc = nb_model_linear(m, l, &a->linears[i], &arena, &w, err);
+            rc = nb_model_linear(m, l, &linears[i], &arena, &w, err);
             if (!rc && w.blocks.data)
                 v->modules++; /* the scan of all tensors has seen its blocks */
             if (rc || !w.q) continue;
@@ -304,7 +306,7 @@ static int verify(struct verified *v, struct nb_err *err)
         rc = check_manifest(v, nb_gguf_part_path(v->model->gguf, 0), err);
     if (!rc) rc = check_tokenizer(v, err);
     if (!rc) rc = check_listed(v, err);
-    if (!rc) rc = nb_model_scan_finite(v->model, err);
+    if (!rc) rc = nb_model_scan_finite(v->model, NULL, err);
     if (!rc) rc = scan_linears(v, err);
     if (!rc) rc = check_ledger(v, err);
     /* Whatever is wrong with the contents, the answer of this command is the same: not whole. */

@@ -3,25 +3,49 @@
  * quantize_options.c - see quantize_options.h. */
 #include "cli/quantize_options.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/mem.h"
-
-enum { MAX_CONFIG_BYTES = 16 << 20 };
+#include "cli/quantize_config.h"
 
 /* Values that nobody types: the option was not given. */
 const struct nb_quantize_words nb_quantize_words_defaults = {.gptaq = -1};
 
-static char *keep(struct nb_quantize_plan *p, const char *s, size_t n)
+const char *nb_quantize_list_add(struct nb_quantize_list *list, const char *s, size_t n)
 {
+    if (list->n == list->room) {
+        const size_t room = list->room ? 2 * list->room : 16;
+        char **items = nb_xalloc(room * sizeof *items);
+        if (list->n) memcpy(items, list->items, list->n * sizeof *items);
+        nb_free(list->items);
+        list->items = items;
+        list->room = room;
+    }
     char *copy = nb_xalloc(n + 1);
     memcpy(copy, s, n);
-    p->strings[p->n_strings++] = copy;
-    return copy;
+    copy[n] = '\0';
+    return list->items[list->n++] = copy;
+}
+
+static void list_release(struct nb_quantize_list *list)
+{
+    for (size_t i = 0; i < list->n; i++) nb_free(list->items[i]);
+    nb_free(list->items);
+}
+
+int nb_quantize_plan_bits_for(struct nb_quantize_plan *p, size_t first, int bits,
+                              struct nb_err *err)
+{
+    for (size_t i = first; i < p->bits_globs.n; i++) {
+        if (p->opts.n_bits_for == NB_BITS_FOR_MAX)
+            return nb_fail(err, NB_E_SPEC, "more than %d patterns with bits of their own",
+                           NB_BITS_FOR_MAX);
+        p->bits_for[p->opts.n_bits_for++] = (struct nb_bits_for){p->bits_globs.items[i], bits};
+    }
+    return 0;
 }
 
 /* FILE or FILE:0.7; a file that is really named so keeps its colon. */
@@ -39,7 +63,8 @@ static int add_source(struct nb_quantize_plan *p, const char *word, struct nb_er
         return nb_fail(err, NB_E_USAGE, "option '--calib': the weight of '%s' must be above 0",
                        word);
     }
-    *s = (struct nb_calib_source){keep(p, word, (size_t)(colon - word)), weight};
+    *s = (struct nb_calib_source){nb_quantize_list_add(&p->strings, word, (size_t)(colon - word)),
+                                  weight};
     return 0;
 }
 
@@ -52,84 +77,9 @@ static int add_bits_for(struct nb_quantize_plan *p, const char *word, struct nb_
         return nb_fail(err, NB_E_USAGE, "option '--bits-for': expected GLOB=BITS, found '%s'",
                        word);
     }
-    struct nb_bits_for *b = &p->bits_for[p->opts.n_bits_for++];
-    *b = (struct nb_bits_for){keep(p, word, (size_t)(equals - word)), (int)bits};
-    return 0;
-}
-
-/* W4A16: 4-bit weights, activations as they are. */
-static int apply_scheme(struct nb_quantize_opts *q, const char *scheme, struct nb_err *err)
-{
-    int bits = 0, activations = 0, used = 0;
-    if (sscanf(scheme, "W%2dA%2d%n", &bits, &activations, &used) == 2 && !scheme[used] &&
-        activations == 16 && (bits == 2 || bits == 3 || bits == 4 || bits == 8)) {
-        q->bits = bits;
-        return 0;
-    }
-    return nb_fail(err, NB_E_SPEC,
-                   "scheme '%s' is not available; possible: W2A16, W3A16, W4A16, W8A16", scheme);
-}
-
-/* ---- another tool's config ---- */
-
-static int read_config(struct nb_quantize_plan *p, const char *path, struct nb_err *err)
-{
-    p->config = nb_json_load(path, MAX_CONFIG_BYTES, err);
-    if (!p->config) return err->status;
-    json_t *inner = json_object_get(p->config, "quantization_config");
-    if (inner) { /* a whole config.json */
-        json_incref(inner);
-        json_decref(p->config);
-        p->config = inner;
-    }
-    if (json_is_object(p->config)) return 0;
-    return nb_fail(err, NB_E_FORMAT, "%s: expected an object, found %s", path,
-                   nb_json_type_name(p->config));
-}
-
-static int int_of(const json_t *o, const char *key, const char *other, int64_t *out,
-                  const char *what, struct nb_err *err)
-{
-    return nb_json_get_int(o, json_object_get(o, key) ? key : other, false, out, what, err);
-}
-
-/* AutoGPTQ's and AutoAWQ's words; what they share has two names. */
-static int apply_config(struct nb_quantize_plan *p, const char *path, struct nb_err *err)
-{
-    struct nb_quantize_opts *q = &p->opts;
-    const json_t *c = p->config;
-    int64_t bits = q->bits, group = q->group;
-    bool sym = q->sym == 1, desc_act = false, static_groups = false, zero_point = true;
-    const char *method = NULL, *format = NULL;
-    int rc = int_of(c, "bits", "w_bit", &bits, path, err);
-    if (!rc) rc = int_of(c, "group_size", "q_group_size", &group, path, err);
-    if (!rc) rc = nb_json_get_bool(c, "sym", false, &sym, path, err);
-    if (!rc) rc = nb_json_get_bool(c, "zero_point", false, &zero_point, path, err);
-    if (!rc) rc = nb_json_get_bool(c, "desc_act", false, &desc_act, path, err);
-    if (!rc) rc = nb_json_get_bool(c, "static_groups", false, &static_groups, path, err);
-    if (!rc) rc = nb_json_get_real(c, "damp_percent", false, &q->damp, path, err);
-    if (!rc) rc = nb_json_get_string(c, "quant_method", false, &method, path, err);
-    if (!rc) rc = nb_json_get_string(c, "checkpoint_format", false, &format, path, err);
-    if (rc) return rc;
-    bool awq = method ? strcmp(method, "awq") == 0 : json_object_get(c, "w_bit") != NULL;
-    if (method && !awq && strcmp(method, "gptq") != 0) {
-        return nb_fail(err, NB_E_SPEC,
-                       "%s: quant_method '%s' is not available; possible: gptq, awq", path, method);
-    }
-    if (bits < 1 || bits > 16 || group < -1) {
-        return nb_fail(err, NB_E_FORMAT,
-                       "%s: %" PRId64 " bits in groups of %" PRId64 " are not possible", path, bits,
-                       group);
-    }
-    q->bits = (int)bits;
-    q->group = group;
-    if (awq) q->sym = !zero_point;
-    else if (json_object_get(c, "sym")) q->sym = sym;
-    q->method = awq ? "awq" : "gptq";
-    q->format = awq ? "awq" : format && strcmp(format, "gptq_v2") == 0 ? "gptq_v2" : "gptq";
-    if (!awq)
-        q->order = !desc_act ? NB_ORDER_NONE : static_groups ? NB_ORDER_STATIC : NB_ORDER_DYNAMIC;
-    return 0;
+    const size_t first = p->bits_globs.n;
+    nb_quantize_list_add(&p->bits_globs, word, (size_t)(equals - word));
+    return nb_quantize_plan_bits_for(p, first, (int)bits, err);
 }
 
 /* ---- all together ---- */
@@ -142,6 +92,10 @@ static void apply_words(struct nb_quantize_opts *q, const struct nb_quantize_wor
     if (w->method) q->method = w->method;
     if (w->effort) q->effort = w->effort;
     if (w->format) q->format = w->format;
+    if (w->scheme) q->scheme = w->scheme;
+    if (w->storage) q->storage = w->storage;
+    if (w->single_quant) q->double_quant = 0;
+    if (w->kv_scales) q->kv_scales = true;
     if (w->clip) q->clip = w->clip;
     if (w->precision) q->precision = w->precision;
     if (w->bits) q->bits = (int)w->bits;
@@ -153,16 +107,30 @@ static void apply_words(struct nb_quantize_opts *q, const struct nb_quantize_wor
     q->calib.n_samples = w->samples;
     q->calib.seqlen = w->seqlen;
     q->calib.seed = (uint64_t)w->seed;
-    q->ignore = w->ignore.items;
-    q->n_ignore = w->ignore.n;
-    q->include = w->include.items;
-    q->n_include = w->include.n;
     q->memory_bytes = w->memory;
     q->max_shard_bytes = w->shard_size;
+    if (w->act_percentile > 0) q->act_percentile = w->act_percentile;
+    q->rotate = w->rotate;
+    q->moe_all_tokens = w->moe_all_tokens;
+    q->target_bytes = w->target_size;
+    q->target_bits = w->target_bits;
+    q->target_kld = w->target_kld;
     q->restart = w->restart;
     q->overwrite = w->overwrite;
     q->dry_run = w->dry_run;
     q->allow_nonfinite = w->allow_nonfinite;
+}
+
+static void add_globs(struct nb_quantize_plan *p, const struct nb_quantize_words *w)
+{
+    for (size_t i = 0; i < w->ignore.n; i++)
+        nb_quantize_list_add(&p->ignore, w->ignore.items[i], strlen(w->ignore.items[i]));
+    for (size_t i = 0; i < w->include.n; i++)
+        nb_quantize_list_add(&p->include, w->include.items[i], strlen(w->include.items[i]));
+    p->opts.ignore = (const char *const *)p->ignore.items;
+    p->opts.n_ignore = p->ignore.n;
+    p->opts.include = (const char *const *)p->include.items;
+    p->opts.n_include = p->include.n;
 }
 
 static int check_words(const struct nb_quantize_words *w, struct nb_err *err)
@@ -173,6 +141,10 @@ static int check_words(const struct nb_quantize_words *w, struct nb_err *err)
     }
     if (w->sym && w->asym)
         return nb_fail(err, NB_E_USAGE, "options '--sym' and '--asym' exclude each other");
+    if ((w->target_size > 0) + (w->target_bits > 0) + (w->target_kld > 0) > 1)
+        return nb_fail(err, NB_E_USAGE,
+                       "options '--target-size', '--target-bits' and '--target-kld' exclude each "
+                       "other");
     if (w->gate && w->no_gate)
         return nb_fail(err, NB_E_USAGE, "options '--gate' and '--no-gate' exclude each other");
     return 0;
@@ -185,22 +157,24 @@ int nb_quantize_plan_make(struct nb_quantize_plan *p, const struct nb_quantize_w
     struct nb_quantize_opts *q = &p->opts;
     nb_quantize_defaults(q);
     int rc = check_words(w, err);
-    if (!rc && w->scheme) rc = apply_scheme(q, w->scheme, err);
-    if (!rc && w->config) rc = read_config(p, w->config, err);
-    if (!rc && w->config) rc = apply_config(p, w->config, err);
+    q->bits_for = p->bits_for;
+    for (size_t i = 0; i < w->bits_for.n && !rc; i++)
+        rc = add_bits_for(p, w->bits_for.items[i], err); /* the first that matches counts */
+    if (!rc && w->config) rc = nb_quantize_config_apply(p, w->config, err);
     if (rc) return rc;
     apply_words(q, w);
+    add_globs(p, w);
     q->calib.sources = p->sources;
-    q->bits_for = p->bits_for;
     for (size_t i = 0; i < w->calib.n && !rc; i++) rc = add_source(p, w->calib.items[i], err);
-    for (size_t i = 0; i < w->bits_for.n && !rc; i++)
-        rc = add_bits_for(p, w->bits_for.items[i], err);
     return rc;
 }
 
 void nb_quantize_plan_release(struct nb_quantize_plan *p)
 {
-    for (size_t i = 0; i < p->n_strings; i++) nb_free(p->strings[i]);
+    list_release(&p->strings);
+    list_release(&p->ignore);
+    list_release(&p->include);
+    list_release(&p->bits_globs);
     json_decref(p->config);
     memset(p, 0, sizeof *p);
 }

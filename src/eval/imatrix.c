@@ -124,12 +124,13 @@ static int check_sums(const struct collecting *c, int64_t l, struct nb_err *err)
         const double *sums = sums_of(c, l, (enum nb_input)i);
         for (int64_t k = 0; k < nb_input_width(c->arch, (enum nb_input)i); k++) {
             if (sums[k] <= FLT_MAX) continue;
-            int first = 0;
-            while ((int)c->arch->linears[first].input != i) first++;
+            int first = 0, n;
+            const struct nb_arch_linear *linears = nb_arch_layer_linears(c->arch, l, &n);
+            while ((int)linears[first].input != i) first++;
             return nb_fail(err, NB_E_NUMERIC,
                            "layer %" PRId64 ": column %" PRId64
                            " of what goes into '%s' is not finite or too large to sum up",
-                           l, k, c->arch->linears[first].name);
+                           l, k, linears[first].name);
         }
     }
     return 0;
@@ -227,8 +228,10 @@ static int fill(struct nb_imatrix *out, const struct collecting *c, struct nb_er
     char module[NB_NAME_MAX * 2], name[NB_NAME_MAX * 2 + 8];
     int rc = 0;
     for (int64_t l = 0; l < a->n_layers && !rc; l++) {
-        for (int i = 0; i < a->n_linears && !rc; i++) {
-            const struct nb_arch_linear *lin = &a->linears[i];
+        int n;
+        const struct nb_arch_linear *linears = nb_arch_layer_linears(a, l, &n);
+        for (int i = 0; i < n && !rc; i++) {
+            const struct nb_arch_linear *lin = &linears[i];
             nb_arch_name(a, l, lin->name, module);
             snprintf(name, sizeof name, "%s.weight", module);
             rc = add_entry(out, c, name, sums_of(c, l, lin->input), lin->cols, err);
@@ -247,6 +250,12 @@ int nb_eval_imatrix(struct nb_imatrix *out, const struct nb_eval_imatrix_opts *o
     const struct nb_arch *a = &o->model->arch;
     const int64_t t = o->plan->window, n = o->plan->n_segments;
     nb_imatrix_init(out);
+    if (a->moe) {
+        return nb_fail(err, NB_E_SPEC,
+                       "a model of type %s has experts, which an importance matrix for GGUF is not "
+                       "collected of",
+                       a->model_type);
+    }
     if (o->output_tensor && a->tie_word_embeddings) {
         return nb_fail(err, NB_E_SPEC,
                        "the model's head is its token embedding, which an importance matrix has no "

@@ -22,7 +22,6 @@ struct stream {       /* one model */
     struct nb_backend *be;
     struct nb_linear head;
     struct nb_arena arena; /* of a quantized head */
-    float *norm;           /* [hidden] */
     float *h;              /* [batch windows * t, hidden] */
     float *x, *y;          /* [chunk tokens, widest input] */
 };
@@ -61,29 +60,22 @@ static int stream_open(struct stream *s, const struct nb_model *model, struct nb
         if (w > widest) widest = w;
     }
     size_t chunk = (size_t)(windows_per_chunk(t) * t), d = (size_t)a->hidden_size;
-    s->norm = nb_alloc(d, sizeof(float));
     s->h = nb_alloc((size_t)(batch * t) * d, sizeof(float));
     s->x = nb_alloc(chunk * (size_t)widest, sizeof(float));
     s->y = nb_alloc(chunk * (size_t)widest, sizeof(float));
-    if (!s->norm || !s->h || !s->x || !s->y) {
+    if (!s->h || !s->x || !s->y) {
         return nb_fail(err, NB_E_NOMEM,
                        "out of memory for the hidden states of %" PRId64 " windows of %" PRId64
                        " tokens",
                        batch, t);
     }
-    struct nb_tensor norm;
-    int rc = nb_model_tensor(model, a->norm_name, &norm, err);
-    if (!rc) nb_to_f32(s->norm, norm.data.data, norm.dtype, d);
-    for (size_t i = 0; i < d && a->norm_offset != 0 && !rc; i++)
-        s->norm[i] += (float)a->norm_offset;
-    return rc ? rc : open_head(s, err);
+    return open_head(s, err);
 }
 
 static void stream_close(struct stream *s)
 {
     nb_linear_release(&s->head);
     nb_arena_release(&s->arena);
-    nb_free(s->norm);
     nb_free(s->h);
     nb_free(s->x);
     nb_free(s->y);
@@ -142,8 +134,7 @@ static int stream_batch(struct stream *s, const struct nb_eval_plan *plan, int64
     }
     for (int64_t i = 0; i < n && !rc; i++) {
         float *h = s->h + i * t * d;
-        nb_rmsnorm(s->be, &(struct nb_norm){s->norm, d, a->rms_norm_eps}, s->x, h, t);
-        memcpy(h, s->x, (size_t)(t * d) * sizeof *h);
+        rc = nb_layer_final_norm(s->model, s->be, h, t, h, err);
     }
     return rc;
 }

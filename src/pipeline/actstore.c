@@ -83,6 +83,28 @@ int nb_actstore_put(struct nb_actstore *s, int64_t c, struct nb_err *err)
                          s->path, err);
 }
 
+int nb_actstore_read(struct nb_actstore *s, int64_t c, size_t first, size_t n, float *out,
+                     struct nb_err *err)
+{
+    if (c >= s->n_in_ram) {
+        return nb_pread_all(s->fd, out, n * sizeof *out, offset_of(s, c) + first * sizeof *out,
+                            s->path, err);
+    }
+    memcpy(out, s->ram[c] + first, n * sizeof *out);
+    return 0;
+}
+
+int nb_actstore_write(struct nb_actstore *s, int64_t c, size_t first, size_t n, const float *in,
+                      struct nb_err *err)
+{
+    if (c >= s->n_in_ram) {
+        return nb_pwrite_all(s->fd, in, n * sizeof *in, offset_of(s, c) + first * sizeof *in,
+                             s->path, err);
+    }
+    memcpy(s->ram[c] + first, in, n * sizeof *in);
+    return 0;
+}
+
 int nb_actstore_swap(struct nb_actstore *s, int64_t c, float **buffer, struct nb_err *err)
 {
     float **mine = c < s->n_in_ram ? &s->ram[c] : &s->scratch;

@@ -33,6 +33,12 @@ int nb_actstore_get(struct nb_actstore *s, int64_t c, int load, float **out, str
 /* Keeps what was written into the pointer of the last get of chunk c. */
 int nb_actstore_put(struct nb_actstore *s, int64_t c, struct nb_err *err);
 
+/* Floats [first, first + n) of chunk c, without the rest of it. */
+int nb_actstore_read(struct nb_actstore *s, int64_t c, size_t first, size_t n, float *out,
+                     struct nb_err *err);
+int nb_actstore_write(struct nb_actstore *s, int64_t c, size_t first, size_t n, const float *in,
+                      struct nb_err *err);
+
 /* Chunk c becomes *buffer (chunk_floats floats of nb_alloc), and *buffer what held the chunk before: keeps a new
  * content without copying it. */
 int nb_actstore_swap(struct nb_actstore *s, int64_t c, float **buffer, struct nb_err *err);

@@ -88,6 +88,7 @@ static void put_word(struct nb_strbuf *b, const char *word)
 static void put_choices(const struct nb_run *r, struct nb_strbuf *b)
 {
     const struct nb_quantize_opts *o = r->opts;
+    const struct nb_quantize_report *q = r->report;
     if (o->order != NB_ORDER_AUTO) nb_strbuf_printf(b, " --act-order %s", nb_order_name(o->order));
     if (o->damp > 0) nb_strbuf_printf(b, " --damp %.10g", o->damp);
     if (o->clip) nb_strbuf_printf(b, " --clip %s", o->clip);
@@ -96,6 +97,17 @@ static void put_choices(const struct nb_run *r, struct nb_strbuf *b)
     if (r->recipe.solve.gptaq_alpha > 0) {
         nb_strbuf_printf(b, " --gptaq %.10g", r->recipe.solve.gptaq_alpha);
     }
+    if (q->scheme[0] && o->group) nb_strbuf_printf(b, " --group %" PRId64, o->group);
+    if (q->scheme[0] && o->sym >= 0) nb_strbuf_puts(b, o->sym ? " --sym" : " --asym");
+    if (o->double_quant == 0) nb_strbuf_puts(b, " --no-double-quant");
+    if (o->storage) nb_strbuf_printf(b, " --storage %s", o->storage);
+    if (o->act_percentile > 0) nb_strbuf_printf(b, " --act-percentile %.10g", o->act_percentile);
+    if (o->kv_scales) nb_strbuf_puts(b, " --kv-scales");
+    if (o->rotate) nb_strbuf_puts(b, " --rotate");
+    if (o->moe_all_tokens) nb_strbuf_puts(b, " --moe-all-tokens");
+    if (o->target_bytes) nb_strbuf_printf(b, " --target-size %" PRIu64, o->target_bytes);
+    if (o->target_bits > 0) nb_strbuf_printf(b, " --target-bits %.10g", o->target_bits);
+    if (o->target_kld > 0) nb_strbuf_printf(b, " --target-kld %.10g", o->target_kld);
     for (size_t i = 0; i < o->n_bits_for; i++) {
         nb_strbuf_puts(b, " --bits-for ");
         put_word(b, o->bits_for[i].glob);
@@ -118,7 +130,10 @@ static void put_command(const struct nb_run *r, const char *name, struct nb_strb
     nb_strbuf_puts(b, "\n## Made with\n\n```\nnibble quantize ");
     put_word(b, name);
     nb_strbuf_printf(b, " -o OUT --method %s --format %s", q->method, q->format);
-    if (r->recipe.solver) {
+    if (q->scheme[0]) {
+        nb_strbuf_printf(b, " --scheme %s", q->scheme);
+        put_choices(r, b);
+    } else if (r->recipe.solver) {
         nb_strbuf_printf(b, " --bits %d --group %" PRId64 " %s", q->bits, q->group,
                          q->sym ? "--sym" : "--asym");
         put_choices(r, b);
@@ -158,6 +173,32 @@ static void put_gate(const struct nb_run *r, struct nb_strbuf *b)
                      g->window, g->n_tokens, g->text_sha256);
 }
 
+/* Who can load it, from the table of loaders: facts of the formats, not tried here. */
+static int put_loaders(const struct nb_run *r, struct nb_strbuf *b, struct nb_err *err)
+{
+    struct nb_loader_query q;
+    struct nb_loader_linear *linears = NULL;
+    struct nb_loader_verdict verdict[NB_MAX_LOADERS];
+    if (!r->recipe.solver || !r->recipe.checkpoint) return 0;
+    int rc = nb_loader_query_for(&q, &linears, &r->model->arch, r->recipe.modules, r->recipe.format,
+                                 err);
+    const size_t n = rc ? 0 : nb_loaders_ask(&q, verdict);
+    if (n) nb_strbuf_puts(b, "\n## Loaded by\n\n| | |\n|---|---|\n");
+    for (size_t i = 0; i < n; i++) {
+        nb_strbuf_printf(b, "| %s | ", verdict[i].loader);
+        nb_loader_describe(&verdict[i], b);
+        nb_strbuf_puts(b, " |\n");
+    }
+    if (n) nb_strbuf_puts(b, "\nBy what these programs document; `nibble inspect` asks anew.\n");
+    if (r->report->mixed.lines.len)
+        nb_strbuf_printf(b,
+                         "\n## Mixed precision\n\nBits and group of each linear (no group: one "
+                         "scale per row):\n\n```\n%s```\n",
+                         nb_strbuf_cstr(&r->report->mixed.lines));
+    nb_free(linears);
+    return rc;
+}
+
 int nb_run_write_card(const struct nb_run *r, struct nb_err *err)
 {
     struct nb_strbuf b;
@@ -166,12 +207,13 @@ int nb_run_write_card(const struct nb_run *r, struct nb_err *err)
     put_front(r, name, &b);
     put_recipe(r, &b);
     put_gate(r, &b);
+    int rc = put_loaders(r, &b, err);
     put_command(r, name, &b);
     nb_strbuf_puts(&b, "\nEvery input and output file with its SHA-256 stands in `manifest.json`; "
                        "`nibble verify` checks them.\n");
     char *path = nb_path_join(r->partial, "README.md");
-    int rc = b.failed ? nb_fail(err, NB_E_NOMEM, "no memory for README.md")
-                      : nb_file_write(path, nb_strbuf_cstr(&b), b.len, err);
+    if (!rc && b.failed) rc = nb_fail(err, NB_E_NOMEM, "no memory for README.md");
+    if (!rc) rc = nb_file_write(path, nb_strbuf_cstr(&b), b.len, err);
     nb_free(name);
     nb_free(path);
     nb_strbuf_release(&b);

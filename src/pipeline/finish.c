@@ -5,50 +5,18 @@
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/sha256.h"
 #include "nibble/version.h"
+#include "pipeline/new_folder.h"
 #include "pipeline/run.h"
 
 enum { MAX_CONFIG_BYTES = 64 << 20 };
 
-/* Hidden files are left out: manifest and verify know none. */
-static int copy_side_file(struct nb_run *r, const char *name, const char *from, struct nb_err *err)
-{
-    struct stat st;
-    if (name[0] == '.' || nb_model_file_kind(name) != NB_FILE_SIDE || nb_path_is_dir(from))
-        return 0;
-    if (stat(from, &st) || !S_ISREG(st.st_mode)) {
-        nb_progress_warn(r->progress, "%s: is not copied, it is no regular file", from);
-        return 0;
-    }
-    json_t *valid = json_string(name);
-    json_decref(valid);
-    if (!valid) {
-        nb_progress_warn(r->progress, "%s: is not copied, its name is not UTF-8", from);
-        return 0;
-    }
-    char *to = nb_path_join(r->partial, name);
-    int rc = nb_file_copy(from, to, err);
-    nb_free(to);
-    return rc;
-}
-
 int nb_run_copy_side_files(struct nb_run *r, struct nb_err *err)
 {
-    char **names;
-    size_t n;
-    int rc = nb_dir_list(r->opts->model_dir, &names, &n, err);
-    if (rc) return rc;
-    for (size_t i = 0; i < n && !rc; i++) {
-        char *from = nb_path_join(r->opts->model_dir, names[i]);
-        rc = copy_side_file(r, names[i], from, err);
-        nb_free(from);
-    }
-    nb_dir_list_free(names, n);
-    return rc;
+    return nb_side_files_copy(r->opts->model_dir, r->partial, r->progress, err);
 }
 
 /* The card of the source stays readable beside ours. */
@@ -84,7 +52,8 @@ static double largest_damp(const struct nb_quantize_report *q)
 
 static int write_config(struct nb_run *r, struct nb_err *err)
 {
-    char *path = nb_path_join(r->opts->model_dir, "config.json"), *text = NULL;
+    const char *source = r->unturned ? r->model->dir : r->opts->model_dir;
+    char *path = nb_path_join(source, "config.json"), *text = NULL;
     size_t len;
     struct nb_strbuf quant, out;
     nb_strbuf_init(&quant);
@@ -230,7 +199,8 @@ static int run_gate(struct nb_run *r, struct nb_err *err)
 int nb_run_finish(struct nb_run *r, struct nb_err *err)
 {
     nb_journal_drop_activations(r);
-    int rc = r->file ? 0 : copy_card(r, err);
+    int rc = nb_journal_identify(r, err);
+    if (!rc && !r->file) rc = copy_card(r, err);
     if (!rc && !r->file) rc = write_config(r, err);
     if (!rc) rc = run_gate(r, err);
     if (!rc && !r->file) rc = nb_run_write_card(r, err);

@@ -13,9 +13,10 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "nibble/version.h"
 #include "pipeline/run.h"
 
-enum { MAX_JOURNAL_BYTES = 256 << 20 };
+enum { MAX_JOURNAL_BYTES = 256 << 20, PLAIN_SECONDS = 10 };
 
 static char *work_path(const struct nb_run *r, const char *name)
 {
@@ -41,6 +42,17 @@ static void describe_change(const json_t *old, const json_t *now, char *out, siz
         return;
     }
     snprintf(out, bytes, "the journal is not readable");
+}
+
+int nb_journal_identify(struct nb_run *r, struct nb_err *err)
+{
+    if (r->identity) return 0;
+    json_t *inputs;
+    int rc = nb_inputs_finish(&r->inputs, &inputs, err);
+    if (rc) return rc;
+    r->identity = json_pack("{s:s, s:o, s:O, s:s}", "version", nb_version(), "inputs", inputs,
+                            "recipe", r->recipe.json, "calibration", r->windows.sha256);
+    return r->identity ? 0 : nb_fail(err, NB_E_NOMEM, "no memory for the journal");
 }
 
 void nb_journal_drop_activations(const struct nb_run *r)
@@ -81,7 +93,7 @@ static int start_anew(struct nb_run *r, struct nb_err *err)
 static size_t n_reported(const struct nb_run *r, int64_t layers)
 {
     size_t n = 0;
-    for (size_t i = 0; i < (size_t)layers * (size_t)r->model->arch.n_linears; i++) {
+    for (size_t i = 0; i < (size_t)nb_arch_first_linear(&r->model->arch, layers); i++) {
         n += r->recipe.modules[i].quantized;
     }
     return n;
@@ -116,7 +128,8 @@ int nb_journal_open(struct nb_run *r, struct nb_err *err)
         there && !r->opts->restart ? nb_json_load(path, MAX_JOURNAL_BYTES, err) : NULL;
     nb_free(path);
     if (there && !r->opts->restart && !journal) return nb_err_hint(err, "--restart begins anew");
-    int rc = journal ? compare(r, journal, err) : start_anew(r, err);
+    int rc = journal ? nb_journal_identify(r, err) : 0;
+    if (!rc) rc = journal ? compare(r, journal, err) : start_anew(r, err);
     json_decref(journal);
     return rc;
 }
@@ -157,12 +170,21 @@ static int save_activations(struct nb_run *r, const char *name, char sha[NB_SHA2
     return rc;
 }
 
+/* Without calibration a layer takes less time than keeping it, and the hashes of the inputs are not there yet. */
+static bool is_worth_keeping(const struct nb_run *r)
+{
+    return r->recipe.calibrates || nb_clock_s() - r->journaled >= PLAIN_SECONDS;
+}
+
 int nb_journal_save(struct nb_run *r, struct nb_err *err)
 {
+    if (!is_worth_keeping(r)) return 0;
+    int rc = nb_journal_identify(r, err);
+    if (rc) return rc;
     char name[16], sha[NB_SHA256_HEX] = "";
     snprintf(name, sizeof name, "hidden.%d", (int)(r->layers_done % 2));
     bool more = r->layers_done < r->model->arch.n_layers || r->recipe.head;
-    int rc = r->sink->sync(r, err);
+    rc = r->sink->sync(r, err);
     if (!rc && r->recipe.calibrates && more) rc = save_activations(r, name, sha, err);
     if (rc) return rc;
     json_t *j = json_pack("{s:O, s:I, s:O, s:{s:s, s:s}}", "identity", r->identity, "layers_done",
@@ -177,6 +199,7 @@ int nb_journal_save(struct nb_run *r, struct nb_err *err)
     nb_free(path);
     nb_strbuf_release(&text);
     json_decref(j);
+    r->journaled = nb_clock_s();
     return rc;
 }
 
@@ -231,10 +254,15 @@ int nb_journal_load_activations(struct nb_run *r, struct nb_err *err)
 json_t *nb_journal_report(const struct nb_linear_report *l)
 {
     const struct nb_solve_report *s = &l->solve;
-    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:s, s:s, s:i, s:I}", "name", l->name, "loss",
-                     s->loss, "loss_rtn", s->loss_rtn, "loss_zero", s->loss_zero, "damp", s->damp,
-                     "order", nb_order_name(s->order), "ladder", s->ladder, "bits", l->bits,
-                     "group", (json_int_t)l->group);
+    json_t *v = json_pack("{s:s, s:f, s:f, s:f, s:f, s:s, s:s, s:i, s:I}", "name", l->name, "loss",
+                          s->loss, "loss_rtn", s->loss_rtn, "loss_zero", s->loss_zero, "damp",
+                          s->damp, "order", nb_order_name(s->order), "ladder", s->ladder, "bits",
+                          l->bits, "group", (json_int_t)l->group);
+    if (v && l->expert) {
+        json_object_set_new(v, "tokens", json_integer(l->tokens));
+        json_object_set_new(v, "all_tokens", json_boolean(l->all_tokens));
+    }
+    return v;
 }
 
 static enum nb_act_order order_named(const char *name)
@@ -262,13 +290,16 @@ int nb_journal_restore_reports(struct nb_run *r, struct nb_err *err)
             nb_json_get_real(v, "loss_zero", true, &l->solve.loss_zero, "journal", err) ||
             nb_json_get_real(v, "damp", true, &l->solve.damp, "journal", err) ||
             nb_json_get_int(v, "bits", true, &bits, "journal", err) ||
-            nb_json_get_int(v, "group", true, &l->group, "journal", err)) {
+            nb_json_get_int(v, "group", true, &l->group, "journal", err) ||
+            nb_json_get_int(v, "tokens", false, &l->tokens, "journal", err) ||
+            nb_json_get_bool(v, "all_tokens", false, &l->all_tokens, "journal", err)) {
             return err->status;
         }
         snprintf(l->name, sizeof l->name, "%s", name);
         snprintf(l->solve.ladder, sizeof l->solve.ladder, "%s", ladder);
         l->solve.order = order_named(order);
         l->bits = (int)bits;
+        l->expert = json_object_get(v, "tokens") != NULL;
         l->quantized = true;
     }
     return 0;

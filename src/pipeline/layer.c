@@ -7,6 +7,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "pipeline/overflow.h"
+#include "pipeline/ranges.h"
+
 int64_t nb_run_chunk_windows(const struct nb_run *r, int64_t c)
 {
     int64_t left = r->windows.n_windows - c * r->windows_per_chunk;
@@ -18,10 +21,9 @@ const int32_t *nb_run_chunk_ids(const struct nb_run *r, int64_t c)
     return r->windows.ids + c * r->windows_per_chunk * r->windows.seqlen;
 }
 
-struct nb_fmat nb_layer_work_matrix(const struct nb_layer_work *w, const struct nb_arch *arch,
-                                    int i)
+struct nb_fmat nb_layer_work_matrix(const struct nb_layer_work *w, int i)
 {
-    const struct nb_arch_linear *lin = &arch->linears[i];
+    const struct nb_arch_linear *lin = &w->linears[i];
     return (struct nb_fmat){w->w[i], lin->rows, lin->cols, lin->cols};
 }
 
@@ -29,10 +31,13 @@ static void work_release(struct nb_layer_work *w)
 {
     nb_layer_free(w->engine);
     nb_layer_free(w->engine_fp);
-    for (int i = 0; i < NB_MAX_LINEARS; i++) {
-        nb_free(w->w[i]);
-        nb_free(w->bias[i]);
+    for (int i = 0; i < w->n_linears; i++) {
+        if (w->w) nb_free(w->w[i]);
+        if (w->bias) nb_free(w->bias[i]);
     }
+    nb_free(w->w);
+    nb_free(w->bias);
+    nb_free(w->bias_changed);
     for (int k = 0; k < NB_INPUT_COUNT; k++) nb_free(w->fold[k]);
 }
 
@@ -50,7 +55,7 @@ static void copy_piece(void *ctx, size_t piece, int thread)
 
 int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, struct nb_err *err)
 {
-    const struct nb_arch_linear *lin = &r->model->arch.linears[i];
+    const struct nb_arch_linear *lin = &w->linears[i];
     struct nb_arena arena;
     nb_arena_init(&arena);
     struct nb_weight weight;
@@ -71,22 +76,40 @@ int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, 
         if (w->bias[i]) {
             nb_to_f32(w->bias[i], weight.bias.data.data, weight.bias.dtype, (size_t)lin->rows);
         }
-        if (r->model->tensors && weight.dense.data.data && !r->recipe.fp_stream)
-            nb_safetensors_drop(r->model->tensors, &weight.dense);
+        const struct nb_tensor *source = NULL; /* what the weight is a view or a copy of */
+        if (r->model->tensors && weight.dense.data.data &&
+            (!r->recipe.fp_stream || lin->branch != NB_BRANCH_MAIN))
+            source = nb_safetensors_find(r->model->tensors, weight.dense.name);
+        if (source) nb_safetensors_drop(r->model->tensors, source);
         rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
     }
     nb_arena_release(&arena);
     return rc;
 }
 
+void nb_layer_work_drop_linear(struct nb_layer_work *w, int i)
+{
+    nb_free(w->w[i]);
+    nb_free(w->bias[i]);
+    w->w[i] = w->bias[i] = NULL;
+}
+
 static int work_load(struct nb_run *r, struct nb_layer_work *w, int64_t index, struct nb_err *err)
 {
     memset(w, 0, sizeof *w);
     w->index = index;
+    w->fused_first = -1;
+    w->linears = nb_arch_layer_linears(&r->model->arch, index, &w->n_linears);
+    w->w = nb_calloc((size_t)w->n_linears, sizeof *w->w);
+    w->bias = nb_calloc((size_t)w->n_linears, sizeof *w->bias);
+    w->bias_changed = nb_calloc((size_t)w->n_linears, sizeof *w->bias_changed);
+    if (!w->w || !w->bias || !w->bias_changed)
+        return nb_fail(err, NB_E_NOMEM, "no memory for %d linears", w->n_linears);
     int rc = nb_layer_load(&w->engine, r->model, index, r->be, err);
     if (!rc && r->recipe.fp_stream) rc = nb_layer_load(&w->engine_fp, r->model, index, r->be, err);
-    for (int i = 0; i < r->model->arch.n_linears && !rc; i++)
-        rc = nb_layer_work_load_linear(r, w, i, err);
+    for (int i = 0; i < w->n_linears && !rc; i++) {
+        if (w->linears[i].branch == NB_BRANCH_MAIN) rc = nb_layer_work_load_linear(r, w, i, err);
+    }
     return rc;
 }
 
@@ -130,35 +153,52 @@ int nb_layer_work_step(struct nb_run *r, struct nb_layer_work *w, enum nb_input 
 {
     const struct stream quantized = {w->engine, &r->h, &r->x},
                         fp = {w->engine_fp, &r->h_fp, &r->x_fp};
+    float largest = 0.0f;
     for (int64_t c = 0; c < r->n_chunks; c++) {
         if (nb_progress_stop(r->progress)) return nb_fail(err, NB_E_INTERRUPTED, "interrupted");
         float *x, *x_fp = NULL;
         int rc = step_stream(r, &quantized, input, c, &x, err);
         if (!rc && fp.layer) rc = step_stream(r, &fp, input, c, &x_fp, err);
         if (rc) return rc;
-        if (!stats) continue;
         int64_t rows = nb_run_chunk_windows(r, c) * r->windows.seqlen;
+        const int64_t width = nb_layer_input_width(w->engine, input);
+        nb_ranges_add(r, x, rows, width);
+        largest = nb_overflow_largest(x, rows * width, largest);
+        if (!stats) continue;
         const float *other = x_fp;
         if (x_fp && w->fold[input]) other = fold_input(r, x_fp, rows, w->fold[input], stats->k);
         rc = nb_stats_add(stats, r->be, &(struct nb_stats_input){x, other, rows}, err);
         if (rc) return rc;
     }
+    nb_overflow_activations(r, w->index, input, largest);
     return 0;
 }
 
 static int finish_stream(struct nb_run *r, struct nb_layer *layer, struct nb_actstore *h,
                          struct nb_actstore *x, struct nb_err *err)
 {
+    const int64_t t = r->windows.seqlen;
+    float largest = 0.0f;
     for (int64_t c = 0; c < r->n_chunks; c++) {
         float *hp, *xp;
+        const int64_t n = nb_run_chunk_windows(r, c);
         int rc = nb_actstore_get(h, c, 1, &hp, err);
         if (!rc) rc = nb_actstore_get(x, c, 1, &xp, err);
-        if (!rc)
-            rc = nb_layer_finish(layer, hp, xp, nb_run_chunk_windows(r, c), r->windows.seqlen, err);
+        if (!rc) rc = nb_layer_finish(layer, hp, xp, n, t, err);
+        if (!rc) largest = nb_overflow_largest(hp, n * t * r->model->arch.hidden_size, largest);
         if (!rc) rc = nb_actstore_put(h, c, err);
         if (rc) return rc;
     }
+    if (h == &r->h) nb_overflow_activations(r, r->layers_done, NB_INPUT_COUNT, largest);
     return 0;
+}
+
+static int finish_streams(struct nb_run *r, struct nb_layer_work *w, bool more, struct nb_err *err)
+{
+    if (!r->recipe.calibrates || !more) return 0;
+    int rc = finish_stream(r, w->engine, &r->h, &r->x, err);
+    if (!rc && w->engine_fp) rc = finish_stream(r, w->engine_fp, &r->h_fp, &r->x_fp, err);
+    return rc;
 }
 
 struct dequant_rows {
@@ -181,6 +221,11 @@ int nb_run_record(struct nb_run *r, const struct nb_module_spec *m, const struct
     l->bits = m->spec.elem.bits;
     l->group = m->spec.group_cols;
     l->quantized = true;
+    if (r->expert_load && r->expert_load->routed) {
+        l->expert = true;
+        l->tokens = r->expert_load->tokens;
+        l->all_tokens = r->expert_load->all_tokens;
+    }
     return json_array_append_new(r->journal_layers, nb_journal_report(l));
 }
 
@@ -199,18 +244,30 @@ static void decode_piece(void *ctx, size_t piece, int thread)
               d->to + (int64_t)piece * d->cols, d->cols);
 }
 
+/* Nothing is folded into experts, so where AWQ or SmoothQuant would help rounding, they get a solver that does
+ * without. */
+static const struct nb_solver *solver_of(const struct nb_run *r, const struct nb_arch_linear *lin,
+                                         const struct nb_qspec *spec)
+{
+    const struct nb_solver *gptq = nb_solver_find("gptq");
+    const bool replaced = (r->recipe.awq || r->recipe.smooth) && lin->branch != NB_BRANCH_MAIN;
+    return replaced && !r->recipe.solver->needs_hessian && gptq->supports(spec) ? gptq
+                                                                                : r->recipe.solver;
+}
+
 /* The linear as codes of the recipe's solver; its working copy becomes what they mean. */
 static int solve_codes(struct nb_run *r, struct nb_layer_work *w, int i,
                        const struct nb_solve_job *job, struct nb_solve_report *s,
                        struct nb_err *err)
 {
     const struct nb_module_spec *m = nb_recipe_module(&r->recipe, &r->model->arch, w->index, i);
-    const struct nb_solver *solver = r->recipe.solver;
+    const struct nb_solver *solver = solver_of(r, &w->linears[i], &m->spec);
     struct nb_solve_opts opts = *job->opts;
     struct nb_solve_job own = *job;
     struct nb_arena arena;
     nb_arena_init(&arena);
     opts.grid.spec = m->spec;
+    opts.grid.tensor_amax = nb_layer_fused_amax(r, w, i);
     own.opts = &opts;
     if (r->recipe.calibrates && !job->stats) { /* the activations were not finite */
         solver = nb_solver_find("rtn");
@@ -219,6 +276,10 @@ static int solve_codes(struct nb_run *r, struct nb_layer_work *w, int i,
     struct nb_qmat q;
     int rc = solver->solve(&q, &own, &arena, s, err);
     if (rc) nb_err_prefix(err, "%s", m->path);
+    if (!rc) nb_ranges_input_scale(r, &q);
+    if (!rc) nb_overflow_scales(r, m, &q);
+    if (!rc && job->stats && job->stats->sum)
+        rc = nb_bias_correct(r, w, i, &(struct nb_bias_job){job->stats, job->w, &q, r->be}, err);
     if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
     if (!rc) {
         struct dequant_rows d = {&q, w->w[i]};
@@ -249,15 +310,37 @@ static int solve_blocks(struct nb_run *r, struct nb_layer_work *w, int i,
     return rc;
 }
 
-/* stats NULL though the recipe calibrates: the activations were not finite, so only rounding is left. */
-static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
+void nb_layer_work_warn_nonfinite(struct nb_run *r, const struct nb_layer_work *w,
+                                  const char *linear)
+{
+    nb_progress_warn(r->progress,
+                     "layer %" PRId64 ": calibration gave NaN or Inf at the input of %s; its "
+                     "linears are rounded without statistics",
+                     w->index, linear);
+}
+
+static void report_linear(const struct nb_run *r, const struct nb_module_spec *m)
+{
+    struct nb_progress_event e = {.phase = "quantize",
+                                  .item = m->path,
+                                  .done = (uint64_t)r->report->n_linears,
+                                  .total = r->recipe.n_quantized,
+                                  .loss = -1};
+    nb_progress_report(r->progress, &e);
+}
+
+int nb_layer_work_solve(struct nb_run *r, struct nb_layer_work *w, int i,
                         const struct nb_stats *stats, struct nb_err *err)
 {
     const struct nb_arch *arch = &r->model->arch;
     const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
+    if (!m->quantized) return 0;
+    report_linear(r, m);
     struct nb_solve_report s = {.ladder = ""};
-    struct nb_fmat mat = nb_layer_work_matrix(w, arch, i);
-    const struct nb_solve_job job = {&mat, stats, &r->recipe.solve, r->be};
+    struct nb_fmat mat = nb_layer_work_matrix(w, i);
+    struct nb_solve_opts opts = r->recipe.solve;
+    if (w->linears[i].branch != NB_BRANCH_MAIN) opts.gptaq_alpha = 0; /* has no second stream */
+    const struct nb_solve_job job = {&mat, stats, &opts, r->be};
     int rc = m->block ? solve_blocks(r, w, i, &job, &s, err) : solve_codes(r, w, i, &job, &s, err);
     if (!rc) rc = nb_layer_replace(w->engine, i, w->w[i], w->bias[i], err);
     if (!rc && nb_run_record(r, m, &s))
@@ -265,92 +348,87 @@ static int solve_linear(struct nb_run *r, struct nb_layer_work *w, int i,
     return rc;
 }
 
-static bool input_is_quantized(const struct nb_run *r, int64_t layer, enum nb_input input)
+static bool input_is_quantized(const struct nb_run *r, const struct nb_layer_work *w,
+                               enum nb_input input)
 {
-    const struct nb_arch *arch = &r->model->arch;
-    for (int i = 0; i < arch->n_linears; i++) {
-        if (arch->linears[i].input == input &&
-            nb_recipe_module(&r->recipe, arch, layer, i)->quantized) {
+    for (int i = 0; i < w->n_linears; i++) {
+        if (w->linears[i].input == input && w->linears[i].branch == NB_BRANCH_MAIN &&
+            nb_recipe_module(&r->recipe, &r->model->arch, w->index, i)->quantized) {
             return true;
         }
     }
     return false;
 }
 
-static const char *first_linear(const struct nb_arch *arch, enum nb_input input)
+static const char *first_linear(const struct nb_layer_work *w, enum nb_input input)
 {
     int i = 0;
-    while (i + 1 < arch->n_linears && arch->linears[i].input != input) i++;
-    return arch->linears[i].name;
+    while (i + 1 < w->n_linears && w->linears[i].input != input) i++;
+    return w->linears[i].name;
 }
 
 static int solve_input(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
                        struct nb_err *err)
 {
-    const struct nb_arch *arch = &r->model->arch;
-    bool wanted = input_is_quantized(r, w->index, input);
+    bool wanted = input_is_quantized(r, w, input);
     struct nb_stats stats;
     bool have = wanted && r->recipe.calibrates;
-    const unsigned what = r->recipe.fp_stream ? NB_STATS_CROSS : 0;
-    int rc = have ? nb_stats_init(&stats, nb_input_width(arch, input), what, err) : 0;
+    const unsigned what = (r->recipe.fp_stream ? NB_STATS_CROSS : 0) |
+                          (nb_bias_takes_mean(r, w, input) ? NB_STATS_SUM : 0);
+    int rc = have ? nb_stats_init(&stats, nb_layer_input_width(w->engine, input), what, err) : 0;
     if (rc) return rc;
+    nb_ranges_begin(r, w->engine, input);
     if (r->recipe.calibrates) rc = nb_layer_work_step(r, w, input, have ? &stats : NULL, err);
     if (have) nb_stats_finish(&stats);
+    if (have && stats.sum) nb_stats_centre(&stats);
     bool usable = have && nb_stats_are_finite(&stats);
     if (have && !usable && !rc) {
-        nb_progress_warn(r->progress,
-                         "layer %" PRId64 ": calibration gave NaN or Inf at the input of %s; its "
-                         "linears are rounded without statistics",
-                         w->index, first_linear(arch, input));
+        nb_layer_work_warn_nonfinite(r, w, first_linear(w, input));
     }
     if (usable && !rc) rc = nb_stats_condense(&stats, err);
-    for (int i = 0; i < arch->n_linears && !rc; i++) {
-        const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, w->index, i);
-        if (arch->linears[i].input != input || !m->quantized) continue;
-        struct nb_progress_event e = {.phase = "quantize",
-                                      .item = m->path,
-                                      .done = (uint64_t)r->report->n_linears,
-                                      .total = r->recipe.n_quantized,
-                                      .loss = -1};
-        nb_progress_report(r->progress, &e);
-        rc = solve_linear(r, w, i, usable ? &stats : NULL, err);
+    for (int i = 0; i < w->n_linears && !rc; i++) {
+        if (w->linears[i].input == input && w->linears[i].branch == NB_BRANCH_MAIN)
+            rc = nb_layer_work_solve(r, w, i, usable ? &stats : NULL, err);
     }
     if (have) nb_stats_release(&stats);
     return rc;
 }
 
 static int put_norm(struct nb_run *r, struct nb_layer_work *w, enum nb_input input,
-                    const char *name, struct nb_err *err)
+                    struct nb_err *err)
 {
     const struct nb_arch *arch = &r->model->arch;
-    const float *norm = nb_layer_norm(w->engine, input), offset = (float)arch->norm_offset;
+    const bool attn = input == NB_INPUT_ATTN;
+    const float *norm = nb_layer_norm(w->engine, input),
+                *bias = nb_layer_norm_bias(w->engine, input);
+    const float offset = (float)arch->norm_offset;
+    char name[NB_NAME_MAX * 2];
+    nb_arch_name(arch, w->index, attn ? arch->attn_norm_name : arch->mlp_norm_name, name);
     float *stored = nb_alloc((size_t)arch->hidden_size, sizeof *stored);
     if (!stored) return nb_fail(err, NB_E_NOMEM, "no memory for tensor '%s'", name);
     for (int64_t k = 0; k < arch->hidden_size; k++) stored[k] = norm[k] - offset;
     int rc = nb_output_put_f32(r, name, stored, arch->hidden_size, err);
     nb_free(stored);
-    return rc;
+    if (rc || !bias) return rc;
+    nb_arch_name(arch, w->index, attn ? arch->attn_norm_bias_name : arch->mlp_norm_bias_name, name);
+    return nb_output_put_f32(r, name, bias, arch->hidden_size, err);
 }
 
 /* Norms and biases that a fold changed; the rest of the layer is copied byte for byte. */
 static int put_changed(struct nb_run *r, struct nb_layer_work *w, struct nb_err *err)
 {
     const struct nb_arch *arch = &r->model->arch;
-    const char *norms[NB_INPUT_COUNT] = {
-        [NB_INPUT_ATTN] = arch->attn_norm_name, [NB_INPUT_MLP] = arch->mlp_norm_name};
     char name[NB_NAME_MAX * 2];
     int rc = r->sink->copy(r, w->index, err);
     for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
-        if (!w->norm_changed[k]) continue;
-        nb_arch_name(arch, w->index, norms[k], name);
-        rc = put_norm(r, w, (enum nb_input)k, name, err);
+        if (w->norm_changed[k]) rc = put_norm(r, w, (enum nb_input)k, err);
     }
-    for (int i = 0; i < arch->n_linears && !rc; i++) {
+    for (int i = 0; i < w->n_linears && !rc; i++) {
         if (!w->bias_changed[i]) continue;
         char inside[NB_NAME_MAX + 8];
-        snprintf(inside, sizeof inside, "%s.bias", arch->linears[i].name);
+        snprintf(inside, sizeof inside, "%s.bias", w->linears[i].name);
         nb_arch_name(arch, w->index, inside, name);
-        rc = nb_output_put_f32(r, name, w->bias[i], arch->linears[i].rows, err);
+        rc = nb_output_put_f32(r, name, w->bias[i], w->linears[i].rows, err);
     }
     return rc;
 }
@@ -388,14 +466,16 @@ int nb_run_layer(struct nb_run *r, int64_t layer, struct nb_err *err)
     size_t first = r->report->n_linears;
     int rc = work_load(r, &w, layer, err);
     if (!rc && r->recipe.awq) rc = nb_transform_awq(r, &w, err);
-    for (int k = 0; k < NB_INPUT_COUNT && !rc; k++) {
+    if (!rc && r->recipe.smooth) rc = nb_transform_smooth(r, &w, err);
+    const bool experts = nb_arch_has_experts(&r->model->arch, layer),
+               more = layer + 1 < r->model->arch.n_layers || r->recipe.head;
+    for (int k = 0; k < (experts ? NB_INPUT_DOWN : NB_INPUT_COUNT) && !rc; k++) {
         if (nb_progress_stop(r->progress)) rc = nb_fail(err, NB_E_INTERRUPTED, "interrupted");
         if (!rc) rc = solve_input(r, &w, (enum nb_input)k, err);
     }
-    bool more = layer + 1 < r->model->arch.n_layers || r->recipe.head;
-    if (!rc && r->recipe.calibrates && more) rc = finish_stream(r, w.engine, &r->h, &r->x, err);
-    if (!rc && w.engine_fp && more) rc = finish_stream(r, w.engine_fp, &r->h_fp, &r->x_fp, err);
+    if (!rc) rc = experts ? nb_run_experts(r, &w, more, err) : finish_streams(r, &w, more, err);
     if (!rc) rc = put_changed(r, &w, err);
+    if (!rc) rc = nb_ranges_put_kv(r, layer, err);
     work_release(&w);
     drop_layer(r, layer);
     if (rc) return rc == NB_E_INTERRUPTED ? rc : nb_err_prefix(err, "layer %" PRId64, layer);

@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * output.c - the ledger: every tensor of the source is quantized, copied, tied or dropped with a reason;
- * and the writing of what follows from it. */
+ * and the writing of what follows from it.
+ *
+ * A tensor that has all experts' weights of a kind is taken apart as soon as one linear of its layer's experts is
+ * quantized, since engines look for quantized experts one by one; the others' weights follow as floats. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "pipeline/ranges.h"
 #include "pipeline/run.h"
 
-static int linear_of(const struct nb_arch *arch, const char *rest)
+static int linear_of(const struct nb_arch *arch, int64_t layer, const char *rest)
 {
-    for (int i = 0; i < arch->n_linears; i++) {
-        size_t n = strlen(arch->linears[i].name);
-        if (!strncmp(rest, arch->linears[i].name, n) && !strcmp(rest + n, ".weight")) return i;
+    int n_linears;
+    const struct nb_arch_linear *linears = nb_arch_layer_linears(arch, layer, &n_linears);
+    for (int i = 0; i < n_linears; i++) {
+        size_t n = strlen(linears[i].name);
+        if (!strncmp(rest, linears[i].name, n) && !strcmp(rest + n, ".weight")) return i;
     }
     return -1;
 }
@@ -31,6 +37,19 @@ static int64_t layer_of(const struct nb_arch *arch, const char *name, const char
     return l;
 }
 
+static bool has_quantized_experts(const struct nb_run *r, int64_t layer)
+{
+    int n;
+    const struct nb_arch_linear *linears = nb_arch_layer_linears(&r->model->arch, layer, &n);
+    for (int i = 0; i < n; i++) {
+        if (linears[i].branch == NB_BRANCH_EXPERT &&
+            nb_recipe_module(&r->recipe, &r->model->arch, layer, i)->quantized) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct nb_ledger_entry classify(const struct nb_run *r, const struct nb_tensor *t)
 {
     const struct nb_arch *arch = &r->model->arch;
@@ -47,10 +66,12 @@ static struct nb_ledger_entry classify(const struct nb_run *r, const struct nb_t
         return e;
     }
     e.layer = layer_of(arch, t->name, &rest);
-    if (e.layer >= 0) e.linear = linear_of(arch, rest);
-    if (e.linear >= 0 && nb_recipe_module(&r->recipe, arch, e.layer, e.linear)->quantized) {
+    if (e.layer >= 0) e.linear = linear_of(arch, e.layer, rest);
+    int64_t shape[3];
+    if (e.linear >= 0 && nb_recipe_module(&r->recipe, arch, e.layer, e.linear)->quantized)
         e.fate = NB_FATE_QUANTIZED;
-    }
+    if (nb_arch_stacked_shape(arch, t->name, shape) && has_quantized_experts(r, e.layer))
+        e.fate = NB_FATE_QUANTIZED; /* with no linear of its own: taken apart */
     return e;
 }
 
@@ -65,6 +86,39 @@ static int by_layer(const void *pa, const void *pb)
     return strcmp(a->tensor->name, b->tensor->name);
 }
 
+typedef int (*module_fn)(struct nb_run *r, const struct nb_module_spec *m,
+                         const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                         struct nb_err *err);
+
+/* The linear of a quantized entry, or all that a tensor of experts is taken apart to. */
+static int each_module(struct nb_run *r, const struct nb_ledger_entry *e, module_fn fn,
+                       struct nb_err *err)
+{
+    const struct nb_arch *arch = &r->model->arch;
+    int n, rc = 0;
+    const struct nb_arch_linear *linears = nb_arch_layer_linears(arch, e->layer, &n);
+    for (int i = 0; i < n && !rc; i++) {
+        int64_t row;
+        const bool is_part =
+            e->linear >= 0 ? i == e->linear
+                           : nb_model_stacked(r->model, e->layer, &linears[i], &row) == e->tensor;
+        if (is_part)
+            rc = fn(r, nb_recipe_module(&r->recipe, arch, e->layer, i), &linears[i], e, err);
+    }
+    return rc;
+}
+
+/* A tensor that is taken apart counts as many times as it has parts. */
+static int count_module(struct nb_run *r, const struct nb_module_spec *m,
+                        const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                        struct nb_err *err)
+{
+    (void)lin, (void)e, (void)err;
+    if (m->quantized) r->report->tensors_quantized++;
+    else r->report->tensors_copied++;
+    return 0;
+}
+
 static int make_ledger(struct nb_run *r, struct nb_err *err)
 {
     size_t n = nb_safetensors_count(r->model->tensors);
@@ -75,27 +129,39 @@ static int make_ledger(struct nb_run *r, struct nb_err *err)
         r->ledger[i] = classify(r, nb_safetensors_at(r->model->tensors, i));
     qsort(r->ledger, n, sizeof *r->ledger, by_layer);
     struct nb_quantize_report *q = r->report;
-    q->tensors_source = (int64_t)n;
     for (size_t i = 0; i < n; i++) {
         switch (r->ledger[i].fate) {
         case NB_FATE_COPIED: q->tensors_copied++; break;
-        case NB_FATE_QUANTIZED: q->tensors_quantized++; break;
+        case NB_FATE_QUANTIZED: each_module(r, &r->ledger[i], count_module, err); break;
         case NB_FATE_TIED: q->tensors_tied++; break;
         case NB_FATE_DROPPED: q->tensors_dropped++; break;
         }
     }
+    q->tensors_source =
+        q->tensors_copied + q->tensors_quantized + q->tensors_tied + q->tensors_dropped;
     return 0;
 }
 
-static int plan_quantized(struct nb_run *r, const struct nb_ledger_entry *e, struct nb_err *err)
+/* What the module becomes in the output: tensors of the format, or the weight as it is. */
+static int module_tensors(const struct nb_run *r, const struct nb_module_spec *m,
+                          const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                          struct nb_packed_tensor packed[NB_MAX_PACKED])
 {
-    const struct nb_arch *arch = &r->model->arch;
-    const struct nb_module_spec *m = nb_recipe_module(&r->recipe, arch, e->layer, e->linear);
-    const struct nb_arch_linear *lin = &arch->linears[e->linear];
+    if (m->quantized)
+        return r->recipe.checkpoint->plan(&m->spec, lin->rows, lin->cols, &r->recipe.pack, packed);
+    packed[0] = (struct nb_packed_tensor){
+        .suffix = ".weight", .dtype = e->tensor->dtype, .rank = 2, .shape = {lin->rows, lin->cols}};
+    return 1;
+}
+
+static int plan_module(struct nb_run *r, const struct nb_module_spec *m,
+                       const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                       struct nb_err *err)
+{
     struct nb_packed_tensor packed[NB_MAX_PACKED];
-    int n = r->recipe.checkpoint->plan(&m->spec, lin->rows, lin->cols, packed);
+    int n = module_tensors(r, m, lin, e, packed);
     for (int i = 0; i < n; i++) {
-        char name[NB_NAME_MAX * 2 + 24];
+        char name[NB_PACKED_NAME_MAX];
         snprintf(name, sizeof name, "%s%s", m->path, packed[i].suffix);
         int rc = nb_st_writer_plan(r->writer, name, packed[i].dtype, packed[i].rank,
                                    packed[i].shape, err);
@@ -112,25 +178,42 @@ static int plan(struct nb_run *r, struct nb_err *err)
     for (size_t i = 0; i < r->n_ledger && !rc; i++) {
         const struct nb_ledger_entry *e = &r->ledger[i];
         const struct nb_tensor *t = e->tensor;
-        if (e->fate == NB_FATE_QUANTIZED) rc = plan_quantized(r, e, err);
+        if (e->fate == NB_FATE_QUANTIZED) rc = each_module(r, e, plan_module, err);
         if (e->fate == NB_FATE_COPIED) {
             rc = nb_st_writer_plan(r->writer, t->name, t->dtype, t->rank, t->shape, err);
         }
     }
-    return rc;
+    return rc ? rc : nb_ranges_plan_kv(r, err);
+}
+
+/* The float ones among what a tensor of experts is taken apart to. */
+static int put_float_module(struct nb_run *r, const struct nb_module_spec *m,
+                            const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                            struct nb_err *err)
+{
+    char name[NB_PACKED_NAME_MAX];
+    int64_t row;
+    if (m->quantized || !nb_model_stacked(r->model, e->layer, lin, &row)) return 0;
+    const size_t row_bytes = (size_t)lin->cols * (size_t)nb_dtype_bits(e->tensor->dtype) / 8;
+    snprintf(name, sizeof name, "%s.weight", m->path);
+    return nb_st_writer_put(r->writer, name, e->tensor->data.data + (size_t)row * row_bytes,
+                            (size_t)lin->rows * row_bytes, err);
 }
 
 static int copy(struct nb_run *r, int64_t layer, struct nb_err *err)
 {
-    for (size_t i = 0; i < r->n_ledger; i++) {
+    int rc = 0;
+    for (size_t i = 0; i < r->n_ledger && !rc; i++) {
         const struct nb_ledger_entry *e = &r->ledger[i];
-        if (e->layer != layer || e->fate != NB_FATE_COPIED) continue;
-        int rc = nb_st_writer_put(r->writer, e->tensor->name, e->tensor->data.data,
-                                  e->tensor->data.bytes, err);
-        if (rc) return rc;
+        if (e->layer != layer) continue;
+        if (e->fate == NB_FATE_QUANTIZED && e->linear < 0)
+            rc = each_module(r, e, put_float_module, err);
+        if (e->fate != NB_FATE_COPIED) continue;
+        rc = nb_st_writer_put(r->writer, e->tensor->name, e->tensor->data.data,
+                              e->tensor->data.bytes, err);
         nb_safetensors_drop(r->model->tensors, e->tensor);
     }
-    return 0;
+    return rc;
 }
 
 int nb_output_put_f32(struct nb_run *r, const char *name, const float *v, int64_t n,
@@ -151,9 +234,9 @@ int nb_output_put_qmat(struct nb_run *r, const struct nb_module_spec *m, const s
                        struct nb_arena *arena, struct nb_err *err)
 {
     struct nb_packed_tensor packed[NB_MAX_PACKED];
-    int n = 0, rc = r->recipe.checkpoint->pack(q, arena, packed, &n, err);
+    int n = 0, rc = r->recipe.checkpoint->pack(q, &r->recipe.pack, arena, packed, &n, err);
     for (int i = 0; i < n && !rc; i++) {
-        char name[NB_NAME_MAX * 2 + 24];
+        char name[NB_PACKED_NAME_MAX];
         snprintf(name, sizeof name, "%s%s", m->path, packed[i].suffix);
         size_t bytes = (size_t)nb_dtype_bits(packed[i].dtype) / 8;
         for (int d = 0; d < packed[i].rank; d++) bytes *= (size_t)packed[i].shape[d];
@@ -162,21 +245,24 @@ int nb_output_put_qmat(struct nb_run *r, const struct nb_module_spec *m, const s
     return rc ? nb_err_prefix(err, "%s", m->path) : 0;
 }
 
-static int mark_entry(struct nb_run *r, const struct nb_ledger_entry *e, struct nb_err *err)
+static int mark_module(struct nb_run *r, const struct nb_module_spec *m,
+                       const struct nb_arch_linear *lin, const struct nb_ledger_entry *e,
+                       struct nb_err *err)
 {
-    if (e->fate == NB_FATE_COPIED) return nb_st_writer_mark(r->writer, e->tensor->name, err);
-    if (e->fate != NB_FATE_QUANTIZED) return 0;
-    const struct nb_arch_linear *lin = &r->model->arch.linears[e->linear];
-    const struct nb_module_spec *m =
-        nb_recipe_module(&r->recipe, &r->model->arch, e->layer, e->linear);
     struct nb_packed_tensor packed[NB_MAX_PACKED];
-    int rc = 0, n = r->recipe.checkpoint->plan(&m->spec, lin->rows, lin->cols, packed);
+    int rc = 0, n = module_tensors(r, m, lin, e, packed);
     for (int i = 0; i < n && !rc; i++) {
-        char name[NB_NAME_MAX * 2 + 24];
+        char name[NB_PACKED_NAME_MAX];
         snprintf(name, sizeof name, "%s%s", m->path, packed[i].suffix);
         rc = nb_st_writer_mark(r->writer, name, err);
     }
     return rc;
+}
+
+static int mark_entry(struct nb_run *r, const struct nb_ledger_entry *e, struct nb_err *err)
+{
+    if (e->fate == NB_FATE_COPIED) return nb_st_writer_mark(r->writer, e->tensor->name, err);
+    return e->fate == NB_FATE_QUANTIZED ? each_module(r, e, mark_module, err) : 0;
 }
 
 static int mark_done(struct nb_run *r, int64_t layers, struct nb_err *err)
@@ -186,7 +272,9 @@ static int mark_done(struct nb_run *r, int64_t layers, struct nb_err *err)
         int rc = mark_entry(r, &r->ledger[i], err);
         if (rc) return rc;
     }
-    return 0;
+    int rc = 0;
+    for (int64_t l = 0; l < layers && !rc; l++) rc = nb_ranges_mark_kv(r, l, err);
+    return rc;
 }
 
 static int open_writer(struct nb_run *r, struct nb_err *err)

@@ -71,7 +71,9 @@ static int copy(struct nb_run *r, int64_t layer, struct nb_err *err)
 int nb_output_gguf_linear(struct nb_run *r, int64_t layer, int i, const unsigned char *blocks,
                           struct nb_err *err)
 {
-    const struct nb_gguf_rows rows = {.n = r->model->arch.linears[i].rows, .bytes = blocks};
+    int n;
+    const struct nb_arch_linear *linears = nb_arch_layer_linears(&r->model->arch, layer, &n);
+    const struct nb_gguf_rows rows = {.n = linears[i].rows, .bytes = blocks};
     return nb_gguf_out_put_blocks(r->gguf, nb_gguf_out_linear(r->gguf, layer, i), &rows, err);
 }
 

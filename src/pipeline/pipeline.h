@@ -17,6 +17,7 @@
 #include "base/progress.h"
 #include "core/result.h"
 #include "data/data.h"
+#include "pipeline/convert.h"
 #include "pipeline/gguf.h"
 #include "pipeline/unpack.h"
 #include "quant/quant.h"
@@ -35,10 +36,23 @@ struct nb_quantize_opts {
     const char *model_dir, *out_dir;
     const char *method; /* "rtn" "gptq" "awq" "awq+gptq" "none" "best"; NULL: best */
     const char *effort; /* "fast" "normal" "max"; NULL: normal */
-    const char *format; /* "gptq" "gptq_v2" "awq"; NULL: gptq */
-    int bits;           /* 0: 4 */
-    int64_t group;      /* 0: 128; -1: per channel */
+    const char
+        *format; /* "gptq" "awq" "bnb" ...; NULL: the one most engines load the scheme from */
+    const char *scheme; /* "W8A8" "NF4" ... as scheme.c names them; NULL: integers of `bits` */
+    int bits;           /* 0: the scheme's, or 4 */
+    int64_t group;      /* 0: the scheme's, or 128; -1: per channel */
     int sym;            /* -1: by format; 0 asym; 1 sym */
+    int double_quant;   /* NF4, FP4: scales quantized once more; -1: yes */
+    const char
+        *storage; /* bnb: type the 4-bit bytes are stored as, "uint8" "bfloat16" ...; NULL: uint8 */
+    double
+        act_percentile; /* static activation scales reach it, in percent; 0: the largest magnitude */
+    bool kv_scales;     /* k_scale and v_scale of a float8 KV cache are measured and written */
+    bool rotate;        /* residual stream and heads rotated (R1, R2) before anything else */
+    bool moe_all_tokens;   /* every calibration token goes to every expert's statistics */
+    uint64_t target_bytes; /* of all tensors: mixed precision that fits; 0: none */
+    double target_bits;    /* the same in bits per weight of the quantized linears; 0: none */
+    double target_kld;     /* mixed precision, the smallest below it; 0: none */
     enum nb_act_order order;
     double damp;           /* 0: by token count */
     const char *clip;      /* "none" "mse" "weighted"; NULL: weighted */
@@ -67,14 +81,24 @@ struct nb_linear_report {
     int bits;
     int64_t group;
     bool quantized;
+    bool expert;     /* one that the router picks */
+    bool all_tokens; /* of an expert: calibrated on all tokens, not on those that it gets */
+    int64_t tokens;  /* of an expert: calibration tokens that it gets */
+};
+
+struct nb_mixed_report { /* mixed precision; lines empty without it */
+    struct nb_strbuf
+        lines;            /* one per layer: "layer 0: q_proj/k_proj/v_proj 8, o_proj 4g128, ..." */
+    double predicted_kld; /* nats per token, from the sensitivities of the parts */
 };
 
 struct nb_quantize_report {
     char method[32], format[32];
-    char scheme[16]; /* of a GGUF file */
+    char scheme[16]; /* by name, or of a GGUF file; else empty */
     int bits;
     int64_t group;
     bool sym;
+    struct nb_mixed_report mixed;
     struct nb_strbuf notes;           /* one line each: what the file cannot say of the model */
     struct nb_linear_report *linears; /* owned; nb_quantize_report_release */
     size_t n_linears;

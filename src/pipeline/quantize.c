@@ -9,6 +9,10 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "nibble/version.h"
+#include "pipeline/layer.h"
+#include "pipeline/mixed.h"
+#include "pipeline/ranges.h"
+#include "pipeline/rotate.h"
 #include "pipeline/run.h"
 
 enum { CHUNK_TOKENS = 4096 };
@@ -50,53 +54,6 @@ static int open_source(struct nb_run *r, struct nb_err *err)
     return 0;
 }
 
-static int add_input(json_t *inputs, const char *path, const char *name, struct nb_err *err)
-{
-    char sha[NB_SHA256_HEX];
-    int rc = nb_sha256_file(path, sha, err);
-    if (!rc && json_object_set_new(inputs, name, json_string(sha)))
-        rc = nb_fail(err, NB_E_FORMAT, "%s: the name is not UTF-8 and cannot be listed", path);
-    return rc;
-}
-
-static int add_folder_input(const struct nb_run *r, json_t *inputs, const char *name,
-                            struct nb_err *err)
-{
-    char *path = nb_path_join(r->opts->model_dir, name);
-    int rc = add_input(inputs, path, name, err);
-    nb_free(path);
-    return rc;
-}
-
-static int list_inputs(const struct nb_run *r, json_t *inputs, struct nb_err *err)
-{
-    const struct nb_model *m = r->model;
-    int rc = 0;
-    for (size_t i = 0; m->gguf && i < nb_gguf_part_count(m->gguf) && !rc; i++) {
-        const char *path = nb_gguf_part_path(m->gguf, i), *slash = strrchr(path, '/');
-        rc = add_input(inputs, path, slash ? slash + 1 : path, err);
-    }
-    if (m->gguf) return rc;
-    for (size_t i = 0; i < nb_safetensors_file_count(m->tensors) && !rc; i++)
-        rc = add_folder_input(r, inputs, nb_safetensors_file_name(m->tensors, i), err);
-    if (!rc) rc = add_folder_input(r, inputs, "config.json", err);
-    char *tokenizer = nb_path_join(r->opts->model_dir, "tokenizer.json");
-    if (!rc && nb_path_exists(tokenizer)) rc = add_folder_input(r, inputs, "tokenizer.json", err);
-    nb_free(tokenizer);
-    return rc;
-}
-
-/* Hashes of everything that can change an output byte. */
-static int make_identity(struct nb_run *r, struct nb_err *err)
-{
-    json_t *inputs = json_object();
-    int rc = list_inputs(r, inputs, err);
-    r->identity = json_pack("{s:s, s:o, s:O, s:s}", "version", nb_version(), "inputs", inputs,
-                            "recipe", r->recipe.json, "calibration", r->windows.sha256);
-    if (!rc && !r->identity) rc = nb_fail(err, NB_E_NOMEM, "no memory for the journal");
-    return rc;
-}
-
 static int64_t widest_input(const struct nb_arch *arch)
 {
     int64_t w = 0;
@@ -117,21 +74,30 @@ static void predict(struct nb_run *r)
 {
     const struct nb_arch *arch = &r->model->arch;
     uint64_t layer = 0, largest = 0;
-    for (int i = 0; i < arch->n_linears; i++) {
-        uint64_t m = (uint64_t)(arch->linears[i].rows * arch->linears[i].cols) * sizeof(float);
-        layer += m;
-        if (m > largest) largest = m;
+    int64_t k = 0; /* columns of the widest linear */
+    for (int64_t l = 0; l < arch->n_layers; l++) {
+        int n;
+        const struct nb_arch_linear *lin = nb_arch_layer_linears(arch, l, &n);
+        uint64_t sum = 0, expert = 0; /* of experts one is there at a time */
+        for (int i = 0; i < n; i++) {
+            uint64_t m = (uint64_t)(lin[i].rows * lin[i].cols) * sizeof(float);
+            if (lin[i].branch == NB_BRANCH_MAIN) sum += m;
+            else if (3 * m > expert) expert = 3 * m;
+            if (m > largest) largest = m;
+            if (lin[i].cols > k) k = lin[i].cols;
+        }
+        if (sum + expert > layer) layer = sum + expert;
     }
-    uint64_t k = (uint64_t)widest_input(arch);
-    uint64_t tokens = (uint64_t)r->report->calib_tokens;
-    uint64_t act = tokens * ((uint64_t)arch->hidden_size + k) * sizeof(float);
+    uint64_t wide = (uint64_t)widest_input(arch), tokens = (uint64_t)r->report->calib_tokens;
+    uint64_t act = tokens * ((uint64_t)arch->hidden_size + wide) * sizeof(float);
     if (r->recipe.fp_stream) act *= 2;
     uint64_t in_ram = act < memory_budget(r) ? act : memory_budget(r);
-    uint64_t hessian = r->recipe.calibrates ? 2 * k * k * sizeof(double) : 0;
+    uint64_t hessian = r->recipe.calibrates ? 2 * (uint64_t)k * (uint64_t)k * sizeof(double) : 0;
     r->report->plan_peak_bytes = layer + 2 * largest + hessian + in_ram + ((uint64_t)64 << 20);
     uint64_t hidden =
         r->recipe.calibrates ? 2 * tokens * (uint64_t)arch->hidden_size * sizeof(float) : 0;
     r->report->plan_disk_bytes = r->sink->bytes(r) + (act - in_ram) + hidden;
+    if (r->recipe.rotate) r->report->plan_disk_bytes += nb_model_bytes(r->model);
 }
 
 static int open_store(struct nb_run *r, struct nb_actstore *s, const char *name, int64_t width,
@@ -176,11 +142,14 @@ static int embed_all(struct nb_run *r, struct nb_actstore *h, struct nb_err *err
 {
     for (int64_t c = 0; c < r->n_chunks; c++) {
         float *p;
-        int64_t n = nb_run_chunk_windows(r, c) * r->windows.seqlen;
+        const int64_t n = nb_run_chunk_windows(r, c), t = r->windows.seqlen;
         int rc = nb_actstore_get(h, c, 0, &p, err);
         if (!rc) {
             memset(p, 0, h->chunk_floats * sizeof *p); /* a short last chunk has no stray bytes */
-            rc = nb_layer_embed(r->model, r->be, nb_run_chunk_ids(r, c), n, p, err);
+            for (int64_t w = 0; w < n && !rc; w++) {
+                rc = nb_layer_embed(r->model, r->be, nb_run_chunk_ids(r, c) + w * t, t,
+                                    p + w * t * r->model->arch.hidden_size, err);
+            }
         }
         if (!rc) rc = nb_actstore_put(h, c, err);
         if (rc) return rc;
@@ -199,16 +168,42 @@ static int run_layers(struct nb_run *r, struct nb_err *err)
         else if (!rc) rc = embed_all(r, &r->h, err);
         if (!rc && r->layers_done == 0 && r->recipe.fp_stream) rc = embed_all(r, &r->h_fp, err);
     }
+    if (!rc) rc = nb_ranges_open(r, err);
+    const bool plain = nb_run_layer_is_plain(r);
+    struct nb_plain p = {.w = NULL};
+    if (!rc && plain) rc = nb_plain_open(&p, &r->model->arch, err);
     while (!rc && r->layers_done < r->model->arch.n_layers) {
-        rc = nb_run_layer(r, r->layers_done, err);
+        rc = plain ? nb_run_layer_plain(r, &p, r->layers_done, err)
+                   : nb_run_layer(r, r->layers_done, err);
         if (rc) break;
         r->layers_done++;
         rc = nb_journal_save(r, err);
     }
     if (!rc && r->recipe.head) rc = nb_run_head(r, err);
+    if (plain) nb_plain_close(&p);
     close_stores(r);
     nb_backend_set_precision(r->be, before);
     return rc;
+}
+
+/* Over all quantized linears. */
+static double bits_per_weight(const struct nb_recipe *p, const struct nb_arch *arch)
+{
+    double bits = 0, weights = 0;
+    for (int64_t l = 0; l < arch->n_layers; l++) {
+        int n;
+        const struct nb_arch_linear *lin = nb_arch_layer_linears(arch, l, &n);
+        for (int i = 0; i < n; i++) {
+            const struct nb_module_spec *m = nb_recipe_module(p, arch, l, i);
+            if (!m->quantized) continue;
+            double size = (double)lin[i].rows * (double)lin[i].cols;
+            bits +=
+                size * (m->block ? 8.0 * m->block->bytes / m->block->elems
+                                 : nb_qspec_bits_per_weight(&m->spec, lin[i].rows, lin[i].cols));
+            weights += size;
+        }
+    }
+    return weights > 0 ? bits / weights : 0;
 }
 
 static void describe(struct nb_run *r)
@@ -221,25 +216,69 @@ static void describe(struct nb_run *r)
     q->bits = spec ? spec->elem.bits : 0;
     q->group = spec ? spec->group_cols : 0;
     q->sym = spec && spec->symmetric;
-    q->bytes_source = nb_model_bytes(r->model);
-    double bits = 0, weights = 0;
-    for (size_t i = 0; i < p->n_modules; i++) {
-        const struct nb_arch_linear *lin =
-            &r->model->arch.linears[i % (size_t)r->model->arch.n_linears];
-        if (!p->modules[i].quantized) continue;
-        double n = (double)lin->rows * (double)lin->cols;
-        const struct nb_block_type *t = p->modules[i].block;
-        bits += n * (t ? 8.0 * t->bytes / t->elems
-                       : nb_qspec_bits_per_weight(&p->modules[i].spec, lin->rows, lin->cols));
-        weights += n;
+    if (p->scheme && r->opts->scheme) snprintf(q->scheme, sizeof q->scheme, "%s", p->scheme->name);
+    q->bytes_source = nb_model_bytes(r->unturned ? r->unturned : r->model);
+    if (r->model->arch.moe && (p->awq || p->smooth)) {
+        nb_strbuf_printf(&q->notes,
+                         "%s scales attention only: the input of the experts is also the "
+                         "router's, which stays as it is; experts are solved by gptq\n",
+                         p->awq ? "AWQ" : "SmoothQuant");
     }
-    q->bits_per_weight = weights > 0 ? bits / weights : 0;
+    q->bits_per_weight = bits_per_weight(p, &r->model->arch);
+}
+
+/* The source is read: its hashes while everything else goes on. Once. */
+static int enter(struct nb_run *r, struct nb_err *err)
+{
+    if (r->inputs.files) return 0;
+    int rc = nb_inputs_start(&r->inputs, r->model, r->opts->model_dir, err);
+    if (!rc && !r->opts->allow_nonfinite)
+        rc = nb_model_scan_finite(r->model, nb_backend_pool(r->be), err);
+    if (!rc) rc = nb_place_enter(r, err);
+    r->journaled = nb_clock_s();
+    return rc;
+}
+
+/* The rotated source takes the source's place. One that an earlier run made is trusted when there is a journal, since
+ * that holds the source to what it was. */
+static int rotate(struct nb_run *r, struct nb_err *err)
+{
+    if (!r->recipe.rotate) return 0;
+    int rc = nb_rotate_check(r->model, err);
+    if (!rc && r->opts->gguf)
+        rc = nb_fail(err, NB_E_SPEC, "--rotate makes a folder, not a GGUF file");
+    if (rc || r->opts->dry_run) return rc;
+    rc = enter(r, err);
+    if (rc) return rc;
+    char *dir = nb_path_join(r->work, "rotated"), *journal = nb_path_join(r->work, "journal.json");
+    if (r->opts->restart || !nb_path_exists(journal))
+        rc = nb_path_exists(dir) ? nb_dir_remove_all(dir, err) : 0;
+    struct nb_model *turned = NULL;
+    if (!rc) rc = nb_rotate_model(r, dir, &turned, err);
+    if (!rc) {
+        r->unturned = r->model;
+        r->model = turned;
+    }
+    nb_free(dir);
+    nb_free(journal);
+    return rc;
+}
+
+/* Mixed precision is decided by measuring, so the work folder is needed before the plan. */
+static int mix(struct nb_run *r, struct nb_err *err)
+{
+    if (!nb_mixed_wanted(r->opts)) return 0;
+    int rc = r->opts->dry_run ? 0 : enter(r, err);
+    if (!rc && !r->opts->dry_run) rc = nb_journal_identify(r, err);
+    return rc ? rc : nb_mixed_assign(r, err);
 }
 
 static int prepare(struct nb_run *r, struct nb_err *err)
 {
     int rc = nb_place_open(r, err);
     if (!rc) rc = open_source(r, err);
+    if (!rc) rc = rotate(r, err);
+    if (!rc) rc = mix(r, err);
     if (!rc) {
         r->report->linears = nb_calloc(r->recipe.n_modules + 1, sizeof *r->report->linears);
         if (!r->report->linears) rc = nb_fail(err, NB_E_NOMEM, "no memory for the report");
@@ -254,9 +293,7 @@ static int prepare(struct nb_run *r, struct nb_err *err)
 
 static int work(struct nb_run *r, struct nb_err *err)
 {
-    int rc = r->opts->allow_nonfinite ? 0 : nb_model_scan_finite(r->model, err);
-    if (!rc) rc = make_identity(r, err);
-    if (!rc) rc = nb_place_enter(r, err);
+    int rc = enter(r, err);
     if (!rc) rc = nb_journal_open(r, err);
     if (!rc) rc = nb_journal_restore_reports(r, err);
     if (!rc) rc = r->sink->open(r, err);
@@ -264,6 +301,7 @@ static int work(struct nb_run *r, struct nb_err *err)
     if (!rc) rc = r->sink->copy(r, -1, err);
     if (!rc) rc = run_layers(r, err);
     if (!rc) rc = r->sink->close(r, err);
+    if (!rc) nb_experts_note(r);
     r->report->resumed = r->resumed;
     return rc ? rc : nb_run_finish(r, err);
 }
@@ -277,8 +315,11 @@ static void run_release(struct nb_run *r)
     nb_free(r->ledger);
     nb_windows_release(&r->windows);
     nb_recipe_release(&r->recipe);
+    nb_ranges_close(r->ranges);
+    nb_inputs_release(&r->inputs);
     nb_tokenizer_close(r->tokenizer);
     nb_model_close(r->model);
+    nb_model_close(r->unturned);
     json_decref(r->identity);
     json_decref(r->journal_layers);
     nb_free(r->out);
@@ -293,6 +334,7 @@ int nb_quantize(struct nb_quantize_report *report, const struct nb_quantize_opts
     double start = nb_clock_s();
     memset(report, 0, sizeof *report);
     nb_strbuf_init(&report->notes);
+    nb_strbuf_init(&report->mixed.lines);
     struct nb_quantize_opts chosen = *opts;
     bool bf16 = nb_backend_has_bf16(be);
     if (!chosen.precision) chosen.precision = bf16 ? "bf16" : "f32";
@@ -314,5 +356,6 @@ void nb_quantize_report_release(struct nb_quantize_report *r)
 {
     nb_free(r->linears);
     nb_strbuf_release(&r->notes);
+    nb_strbuf_release(&r->mixed.lines);
     memset(r, 0, sizeof *r);
 }

@@ -11,27 +11,63 @@
 
 #include "nibble/version.h"
 #include "numeric/block.h"
+#include "numeric/elems.h"
 
 void nb_quantize_defaults(struct nb_quantize_opts *o)
 {
-    *o = (struct nb_quantize_opts){.sym = -1, .gptaq_alpha = -1, .order = NB_ORDER_AUTO};
+    *o = (struct nb_quantize_opts){
+        .sym = -1, .double_quant = -1, .gptaq_alpha = -1, .order = NB_ORDER_AUTO};
 }
 
 struct method {
     const char *name;
-    bool awq;
+    bool awq, smooth;
     const char *solver; /* NULL: nothing is quantized */
 };
 
 static const struct method methods[] = {
-    {"rtn", false, "rtn"},      {"gptq", false, "gptq"}, {"awq", true, "rtn"},
-    {"awq+gptq", true, "gptq"}, {"none", false, NULL},
+    {"rtn", false, false, "rtn"},
+    {"gptq", false, false, "gptq"},
+    {"awq", true, false, "rtn"},
+    {"awq+gptq", true, false, "gptq"},
+    {"smoothquant", false, true, "rtn"},
+    {"smoothquant+gptq", false, true, "gptq"},
+    {"signround", false, false, "signround"},
+    {"none", false, false, NULL},
 };
 
-/* What wins on the embedded model and on random ones, see docs/quality.md. */
-static const char *best_method(const char *effort)
+static int choose_scheme(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
-    return strcmp(effort, "fast") == 0 ? "rtn" : "awq+gptq";
+    if (o->gguf || (o->method && !strcmp(o->method, "none"))) return 0;
+    if (!o->scheme) {
+        r->scheme = nb_scheme_of_bits(o->bits ? o->bits : 4);
+        if (r->scheme) return 0;
+        return nb_fail(err, NB_E_USAGE, "%d bits are not possible; possible: 2, 3, 4, 8", o->bits);
+    }
+    r->scheme = nb_scheme_find(o->scheme);
+    if (!r->scheme) {
+        struct nb_strbuf known;
+        nb_strbuf_init(&known);
+        nb_scheme_list(&known);
+        nb_fail(err, NB_E_SPEC,
+                "scheme '%s' is unknown; known: %s; of GGUF files Q4_K_M and others", o->scheme,
+                nb_strbuf_cstr(&known));
+        nb_strbuf_release(&known);
+        return err->status;
+    }
+    if (o->bits && o->bits != r->scheme->spec.elem.bits) {
+        return nb_fail(err, NB_E_USAGE, "scheme %s has %d bits, not %d", r->scheme->name,
+                       r->scheme->spec.elem.bits, o->bits);
+    }
+    return 0;
+}
+
+/* What wins on the embedded model and on random ones, see docs/quality.md. */
+static const char *best_method(const struct nb_recipe *r, const struct nb_quantize_opts *o,
+                               const char *effort)
+{
+    if (!strcmp(effort, "fast")) return "rtn";
+    return o->gguf ? "gptq" : r->scheme->best;
 }
 
 static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
@@ -42,7 +78,7 @@ static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, 
     }
     const char *name = o->method ? o->method : "best";
     r->best = !strcmp(name, "best");
-    if (r->best) name = o->gguf ? "gptq" : best_method(effort);
+    if (r->best) name = o->gguf ? "gptq" : best_method(r, o, effort);
     if (o->gguf && strcmp(name, "gptq")) {
         return nb_fail(err, NB_E_SPEC,
                        "method '%s' is not available for gguf; possible: best, gptq, rtn, none",
@@ -50,13 +86,16 @@ static int choose_method(struct nb_recipe *r, const struct nb_quantize_opts *o, 
     }
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         if (strcmp(methods[i].name, name)) continue;
-        memcpy(r->method, name, strlen(name) + 1);
+        snprintf(r->method, sizeof r->method, "%s", name);
         r->awq = methods[i].awq;
+        r->smooth = methods[i].smooth;
         r->solver = methods[i].solver ? nb_solver_find(methods[i].solver) : NULL;
         return 0;
     }
     return nb_fail(err, NB_E_USAGE,
-                   "method '%s' is unknown; known: rtn, gptq, awq, awq+gptq, none, best", name);
+                   "method '%s' is unknown; known: rtn, gptq, awq, awq+gptq, smoothquant, "
+                   "smoothquant+gptq, signround, none, best",
+                   name);
 }
 
 static int choose_checkpoint(struct nb_recipe *r, const struct nb_quantize_opts *o,
@@ -66,7 +105,7 @@ static int choose_checkpoint(struct nb_recipe *r, const struct nb_quantize_opts 
         r->format = "gguf";
         return 0;
     }
-    const char *name = o->format ? o->format : r->solver ? "gptq" : "dense";
+    const char *name = o->format ? o->format : r->solver ? r->scheme->format : "dense";
     r->checkpoint = nb_checkpoint_find(name);
     if (!r->checkpoint || (r->solver && !r->checkpoint->can_write)) {
         char known[128] = "";
@@ -90,7 +129,8 @@ static int choose_checkpoint(struct nb_recipe *r, const struct nb_quantize_opts 
 
 static int choose_clip(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
-    const char *clip = o->clip ? o->clip : "weighted";
+    const bool plain = r->best && r->scheme && !r->scheme->free_sym && !r->solver->needs_hessian;
+    const char *clip = o->clip ? o->clip : plain ? "none" : "weighted";
     if (!strcmp(clip, "none")) r->solve.grid.clip = NB_CLIP_NONE;
     else if (!strcmp(clip, "mse")) r->solve.grid.clip = NB_CLIP_MSE;
     else if (!strcmp(clip, "weighted")) r->solve.grid.clip = NB_CLIP_WEIGHTED;
@@ -104,34 +144,96 @@ static enum nb_effort effort_of(const char *name)
     return name && !strcmp(name, "max") ? NB_EFFORT_BEST : NB_EFFORT_NORMAL;
 }
 
+static int choose_levels(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+{
+    struct nb_qspec *s = &r->solve.grid.spec;
+    if (o->double_quant > 0 && !r->scheme->nests) {
+        return nb_fail(err, NB_E_SPEC, "scheme %s has no double quantization; possible: NF4, FP4",
+                       r->scheme->name);
+    }
+    if (!r->scheme->nests || o->double_quant == 0) return 0;
+    s->super_groups = 256;
+    s->super_flat = true;
+    s->scale_bits = 8;
+    s->scale_table = nb_dynamic_map;
+    return 0;
+}
+
+static int choose_grid(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
+{
+    const struct nb_scheme *scheme = r->scheme;
+    struct nb_qspec *s = &r->solve.grid.spec;
+    if (!scheme->free_sym) {
+        const bool sym = s->symmetric || s->zero == NB_ZERO_NONE;
+        if (o->sym < 0 || (o->sym != 0) == sym) return 0;
+        return nb_fail(err, NB_E_SPEC, "scheme %s has no zero points: leave out --asym",
+                       scheme->name);
+    }
+    s->symmetric = o->sym < 0 ? r->checkpoint->sym_default : o->sym != 0;
+    s->zero_implied = s->symmetric && r->checkpoint->implies_zeros;
+    r->solve.grid.zero_min = s->symmetric ? 0 : r->checkpoint->zero_min;
+    return 0;
+}
+
 static int choose_numbers(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
-    int bits = o->bits ? o->bits : 4;
-    if (bits != 2 && bits != 3 && bits != 4 && bits != 8) {
-        return nb_fail(err, NB_E_USAGE, "%d bits are not possible; possible: 2, 3, 4, 8", bits);
-    }
+    const struct nb_scheme *scheme = r->scheme;
+    struct nb_qspec *s = &r->solve.grid.spec;
+    *s = scheme->spec;
     if (o->group < -1) {
         return nb_fail(err, NB_E_USAGE,
                        "groups of %" PRId64 " are not possible; give a size, or -1 for one "
                        "group per row",
                        o->group);
     }
-    bool sym = o->sym < 0 ? r->checkpoint->sym_default : o->sym != 0;
-    struct nb_qspec *s = &r->solve.grid.spec;
-    s->elem = (struct nb_elem){.kind = NB_ELEM_INT, .bits = bits, .vec = 1};
-    s->group_rows = 1;
-    s->group_cols = o->group ? o->group : 128;
-    s->scale_dtype = r->checkpoint->scale_dtype;
-    s->zero = NB_ZERO_CODE;
-    s->symmetric = sym;
-    r->solve.grid.zero_min = sym ? 0 : r->checkpoint->zero_min;
-    if (o->order == NB_ORDER_DYNAMIC && strncmp(r->checkpoint->name, "gptq", 4)) {
+    if (o->group && !scheme->free_group && o->group != s->group_cols) {
+        return nb_fail(err, NB_E_SPEC, "the groups of scheme %s are fixed: leave out --group",
+                       scheme->name);
+    }
+    if (o->group) s->group_cols = o->group;
+    if (s->scale_dtype == NB_SCALES_OF_FORMAT) s->scale_dtype = r->checkpoint->scale_dtype;
+    int rc = choose_grid(r, o, err);
+    if (!rc) rc = choose_levels(r, o, err);
+    if (rc) return rc;
+    if (o->order == NB_ORDER_DYNAMIC && strncmp(r->checkpoint->name, "gptq", 4) &&
+        strcmp(r->checkpoint->name, "compressed-tensors")) {
         return nb_fail(err, NB_E_SPEC,
                        "act-order dynamic needs g_idx, which format %s does not have; "
                        "possible: static, group, or format gptq",
                        r->checkpoint->name);
     }
     return 0;
+}
+
+/* What the container says beyond the numbers. */
+static int choose_pack(struct nb_recipe *r, const struct nb_quantize_opts *o,
+                       const struct nb_arch *arch, struct nb_err *err)
+{
+    static const struct {
+        const char *name;
+        enum nb_dtype type;
+    } storages[] = {
+        {"uint8", NB_U8}, {"float16", NB_F16}, {"bfloat16", NB_BF16}, {"float32", NB_F32}};
+    r->pack = (struct nb_pack_opts){
+        .source = arch->dtype, .storage = NB_U8, .order = r->solve.order == NB_ORDER_DYNAMIC};
+    r->kv_scales = o->kv_scales;
+    if (o->kv_scales && !r->checkpoint->kv_scales) {
+        return nb_fail(err, NB_E_SPEC,
+                       "format %s has no place for KV cache scales; possible: fp8, "
+                       "compressed-tensors",
+                       r->format);
+    }
+    if (!o->storage) return 0;
+    if (strcmp(r->format, "bnb")) {
+        return nb_fail(err, NB_E_SPEC, "--storage is for format bnb, not for %s", r->format);
+    }
+    for (size_t i = 0; i < sizeof storages / sizeof *storages; i++) {
+        if (strcmp(storages[i].name, o->storage)) continue;
+        r->pack.storage = storages[i].type;
+        return 0;
+    }
+    return nb_fail(err, NB_E_USAGE,
+                   "storage '%s' is unknown; known: uint8, float16, bfloat16, float32", o->storage);
 }
 
 static int choose_solving(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
@@ -171,6 +273,15 @@ static bool is_quantizable(const struct nb_model *model, const struct nb_quantiz
     return !o->allow_nonfinite || nb_model_tensor_is_finite(model, name);
 }
 
+/* The same of an expert's weight that lies in one tensor with the others'. */
+static bool is_stack_finite(const struct nb_model *model, int64_t layer,
+                            const struct nb_arch_linear *lin)
+{
+    int64_t row;
+    const struct nb_tensor *t = nb_model_stacked(model, layer, lin, &row);
+    return !t || nb_model_tensor_is_finite(model, t->name);
+}
+
 static int module_spec(struct nb_module_spec *m, const struct nb_recipe *r,
                        const struct nb_quantize_opts *o, const struct nb_arch_linear *lin,
                        struct nb_err *err)
@@ -186,13 +297,16 @@ static int module_spec(struct nb_module_spec *m, const struct nb_recipe *r,
         break;
     }
     int b = m->spec.elem.bits;
-    if (b != 2 && b != 3 && b != 4 && b != 8) {
-        return nb_fail(err, NB_E_USAGE, "%s: %d bits are not possible; possible: 2, 3, 4, 8",
-                       m->path, b);
+    if (b != r->scheme->spec.elem.bits && !(r->scheme->free_sym && nb_scheme_of_bits(b))) {
+        return nb_fail(err, NB_E_USAGE, "%s: %d bits are not possible with scheme %s; possible: %s",
+                       m->path, b, r->scheme->name,
+                       r->scheme->free_sym ? "2, 3, 4, 8" : "to leave it float (--ignore)");
     }
     if (!r->solver->supports(&m->spec)) {
-        return nb_fail(err, NB_E_SPEC, "%s: method %s does not do %d bits", m->path,
-                       r->solver->name, b);
+        char text[96];
+        nb_qspec_describe(&m->spec, text, sizeof text);
+        return nb_fail(err, NB_E_SPEC, "%s: method %s does not do %s; possible: rtn", m->path,
+                       r->solver->name, text);
     }
     int rc = r->checkpoint->can_write(&m->spec, lin->rows, lin->cols, m->desc_act, err);
     return rc ? nb_err_prefix(err, "%s", m->path) : 0;
@@ -230,25 +344,45 @@ static void head_module(struct nb_recipe *r, const struct nb_gguf_out *gguf)
     r->n_quantized += r->head;
 }
 
+/* Routers and gates of shared experts: linears to a loader, never quantized. */
+static void add_routers(struct nb_recipe *r, const struct nb_arch *arch)
+{
+    for (int64_t l = 0; l < arch->n_layers; l++) {
+        if (!nb_arch_has_experts(arch, l)) continue;
+        const char *const names[] = {arch->moe->router_name, arch->moe->shared_gate_name};
+        for (int i = 0; i < 2; i++) {
+            if (!names[i][0]) continue;
+            struct nb_module_spec *m = &r->modules[r->n_modules + r->n_routers++];
+            nb_arch_name(arch, l, names[i], m->path);
+            m->path[strlen(m->path) - strlen(".weight")] = '\0';
+        }
+    }
+}
+
 static int choose_modules(struct nb_recipe *r, const struct nb_quantize_opts *o,
                           const struct nb_model *model, const struct nb_gguf_out *gguf,
                           struct nb_err *err)
 {
     const struct nb_arch *arch = &model->arch;
-    r->n_modules = (size_t)arch->n_layers * (size_t)arch->n_linears;
-    r->modules = nb_calloc(r->n_modules, sizeof *r->modules);
+    r->n_modules = (size_t)nb_arch_first_linear(arch, arch->n_layers);
+    r->modules = nb_calloc(r->n_modules + 2 * (size_t)arch->n_layers, sizeof *r->modules);
     if (!r->modules) return nb_fail(err, NB_E_NOMEM, "no memory for %zu modules", r->n_modules);
     for (int64_t l = 0; l < arch->n_layers; l++) {
-        for (int i = 0; i < arch->n_linears; i++) {
-            struct nb_module_spec *m = &r->modules[l * arch->n_linears + i];
-            nb_arch_name(arch, l, arch->linears[i].name, m->path);
+        int n;
+        const struct nb_arch_linear *linears = nb_arch_layer_linears(arch, l, &n);
+        for (int i = 0; i < n; i++) {
+            struct nb_module_spec *m = &r->modules[nb_arch_first_linear(arch, l) + i];
+            nb_arch_name(arch, l, linears[i].name, m->path);
             int rc = 0;
             if (gguf) block_spec(m, nb_gguf_out_at(gguf, nb_gguf_out_linear(gguf, l, i)));
-            else rc = one_module(m, r, o, model, &arch->linears[i], err);
+            else rc = one_module(m, r, o, model, &linears[i], err);
             if (rc) return rc;
+            if (m->quantized && o->allow_nonfinite)
+                m->quantized = is_stack_finite(model, l, &linears[i]);
             r->n_quantized += m->quantized;
         }
     }
+    add_routers(r, arch);
     if (gguf) head_module(r, gguf);
     if (r->solver && !r->n_quantized) {
         if (gguf) return nb_fail(err, NB_E_SPEC, "the scheme quantizes no linear of this model");
@@ -275,14 +409,31 @@ static int check_patterns(const struct nb_recipe *r, const struct nb_quantize_op
 
 static json_t *solver_json(const struct nb_solve_opts *o)
 {
-    return json_pack("{s:f, s:i, s:i, s:i, s:b, s:i, s:i, s:i}", "gptaq_alpha", o->gptaq_alpha,
+    return json_pack("{s:f, s:i, s:i, s:i, s:b, s:i, s:i, s:i, s:b}", "gptaq_alpha", o->gptaq_alpha,
                      "scale_trials", o->scale_trials, "group_trials", o->group_trials, "cd_sweeps",
                      o->cd_sweeps, "refit", (int)o->refit, "restarts", o->restarts, "beam", o->beam,
-                     "beam_sweeps", o->beam_sweeps);
+                     "beam_sweeps", o->beam_sweeps, "bias", (int)o->bias);
+}
+
+/* Choices that few runs make. */
+static void add_choices(struct nb_recipe *r, const struct nb_quantize_opts *o)
+{
+    if (o->scheme && r->scheme)
+        json_object_set_new(r->json, "scheme", json_string(r->scheme->name));
+    if (r->scheme && r->scheme->nests)
+        json_object_set_new(r->json, "double_quant",
+                            json_boolean(r->solve.grid.spec.super_groups > 0));
+    if (r->pack.storage != NB_U8 && r->checkpoint)
+        json_object_set_new(r->json, "storage", json_string(nb_dtype_name(r->pack.storage)));
+    if (r->act_percentile > 0)
+        json_object_set_new(r->json, "act_percentile", json_real(r->act_percentile));
+    if (r->kv_scales) json_object_set_new(r->json, "kv_scales", json_true());
+    if (r->rotate) json_object_set_new(r->json, "rotate", json_true());
+    if (r->moe_all_tokens) json_object_set_new(r->json, "moe_all_tokens", json_true());
 }
 
 /* Every choice that reaches an output byte, by name, so that a changed one can be told apart. */
-static int make_json(struct nb_recipe *r, struct nb_err *err)
+static int make_json(struct nb_recipe *r, const struct nb_quantize_opts *o, struct nb_err *err)
 {
     static const char *const clips[] = {"none", "mse", "weighted"};
     const struct nb_qspec *s = &r->solve.grid.spec;
@@ -304,6 +455,7 @@ static int make_json(struct nb_recipe *r, struct nb_err *err)
         r->precision == NB_PRECISION_BF16 ? "bf16" : "f32", "samples", (json_int_t)r->n_samples,
         "seqlen", (json_int_t)r->seqlen, "seed", (json_int_t)r->seed, "max_shard_bytes",
         (json_int_t)r->max_shard_bytes, "exceptions", exceptions);
+    if (r->json) add_choices(r, o);
     if (r->json && r->head)
         json_object_set_new(r->json, "head", json_string(r->head_spec.block->name));
     if (!r->json) return nb_fail(err, NB_E_NOMEM, "no memory for the recipe");
@@ -320,20 +472,32 @@ static int choose_precision(struct nb_recipe *r, const struct nb_quantize_opts *
     return 0;
 }
 
+/* Are there activation scales to find? */
+static bool has_static_act(const struct nb_recipe *r)
+{
+    const enum nb_act_kind act = r->solve.grid.spec.act;
+    return act == NB_ACT_INT8_STATIC || act == NB_ACT_FP8_STATIC || act == NB_ACT_NVFP4;
+}
+
 int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *o,
                    const struct nb_model *model, const struct nb_gguf_out *gguf, struct nb_err *err)
 {
     memset(r, 0, sizeof *r);
-    int rc = choose_method(r, o, err);
+    int rc = choose_scheme(r, o, err);
+    if (!rc) rc = choose_method(r, o, err);
     if (!rc) rc = choose_precision(r, o, err);
     if (!rc) rc = choose_checkpoint(r, o, err);
     if (!rc && r->solver) rc = choose_solving(r, o, err);
+    if (!rc && r->checkpoint) rc = choose_pack(r, o, &model->arch, err);
     if (!rc) rc = choose_modules(r, o, model, gguf, err);
     if (!rc && r->solver) rc = check_patterns(r, o, err);
     if (rc) return rc;
+    r->rotate = o->rotate;
     if (r->solver) {
-        r->calibrates =
-            r->awq || r->solver->needs_hessian || r->solve.grid.clip == NB_CLIP_WEIGHTED;
+        r->act_percentile = o->act_percentile;
+        r->moe_all_tokens = o->moe_all_tokens;
+        r->calibrates = r->awq || r->smooth || r->solver->needs_hessian || r->kv_scales ||
+                        r->solve.grid.clip == NB_CLIP_WEIGHTED || has_static_act(r);
         r->fp_stream = r->solver->needs_hessian && r->solve.gptaq_alpha > 0;
     }
     int64_t context = model->arch.max_position;
@@ -352,18 +516,22 @@ int nb_recipe_make(struct nb_recipe *r, const struct nb_quantize_opts *o,
     struct nb_checkpoint_info info;
     nb_recipe_info(r, &info);
     rc = r->solver && r->checkpoint ? r->checkpoint->can_describe(&info, err) : 0;
-    return rc ? rc : make_json(r, err);
+    return rc ? rc : make_json(r, o, err);
 }
 
 void nb_recipe_info(const struct nb_recipe *r, struct nb_checkpoint_info *info)
 {
+    /* Loaders of gptq files know routers; a list of float modules would only make the config longer. */
+    const bool named = r->checkpoint && strncmp(r->checkpoint->name, "gptq", 4);
     *info = (struct nb_checkpoint_info){.spec = r->solve.grid.spec,
                                         .modules = r->modules,
-                                        .n_modules = r->n_modules,
+                                        .n_modules = r->n_modules + (named ? r->n_routers : 0),
                                         .desc_act = r->solve.order == NB_ORDER_DYNAMIC,
                                         .true_sequential = r->calibrates,
                                         .static_groups = r->solve.order != NB_ORDER_DYNAMIC,
                                         .damp = r->solve.damp,
+                                        .pack = r->pack,
+                                        .kv_scales = r->kv_scales,
                                         .producer = r->producer};
 }
 

@@ -9,11 +9,16 @@
 
 #include "checkpoint/checkpoint.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/scheme.h"
 
 struct nb_recipe {
-    char method[16];                        /* resolved: never "best" */
-    bool best;                              /* was asked for as "best" */
-    bool awq;                               /* transform */
+    char method[24];                /* resolved: never "best" */
+    bool best;                      /* was asked for as "best" */
+    const struct nb_scheme *scheme; /* NULL: nothing is quantized, or a GGUF file */
+    bool awq, smooth, rotate;       /* transforms */
+    bool kv_scales;                 /* k_scale and v_scale are written */
+    double act_percentile;          /* of static activation scales; 0: the maximum */
+    bool moe_all_tokens;
     const struct nb_solver *solver;         /* NULL: nothing is quantized */
     const struct nb_checkpoint *checkpoint; /* NULL: a GGUF file */
     const char *format;                     /* its name, or "gguf" */
@@ -24,10 +29,12 @@ struct nb_recipe {
     bool fp_stream; /* the float hidden stream runs beside the quantized one */
     int64_t n_samples, seqlen;
     uint64_t seed, max_shard_bytes;
-    struct nb_module_spec *modules; /* [n_layers * n_linears], in order */
+    struct nb_module_spec *modules; /* of every linear, layer by layer */
     size_t n_modules, n_quantized;
-    bool head; /* of a GGUF file: solved after the layers */
+    size_t n_routers; /* float modules after these, which a config may have to name */
+    bool head;        /* of a GGUF file: solved after the layers */
     struct nb_module_spec head_spec;
+    struct nb_pack_opts pack;
     char producer[48]; /* "nibble:0.1.0" */
     json_t *json;
 };
@@ -46,7 +53,7 @@ static inline const struct nb_module_spec *nb_recipe_module(const struct nb_reci
                                                             const struct nb_arch *arch,
                                                             int64_t layer, int linear)
 {
-    return &r->modules[layer * arch->n_linears + linear];
+    return &r->modules[nb_arch_first_linear(arch, layer) + linear];
 }
 
 #endif

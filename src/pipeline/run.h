@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "pipeline/actstore.h"
 #include "pipeline/gguf_choice.h"
+#include "pipeline/inputs.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/recipe.h"
 
@@ -19,11 +20,18 @@ struct nb_ledger_entry { /* what becomes of one source tensor */
     const struct nb_tensor *tensor;
     enum nb_fate fate;
     int64_t layer;      /* -1: outside the decoder layers */
-    int linear;         /* index in arch->linears, or -1 */
+    int linear;         /* index in its layer's linears, or -1: none, or several */
     const char *reason; /* for dropped and tied ones */
 };
 
 struct nb_run;
+struct nb_ranges;
+
+struct nb_expert_load { /* what an expert's linear was calibrated on */
+    bool routed,
+        all_tokens; /* routed: no shared expert; all_tokens: on more than the router sends */
+    int64_t tokens; /* that the router sends */
+};
 
 /* What the output is: a folder of safetensors (output.c) or one GGUF file (output_gguf.c). */
 struct nb_sink {
@@ -43,6 +51,7 @@ struct nb_run {
     struct nb_backend *be;
     struct nb_quantize_report *report;
     struct nb_model *model;
+    struct nb_model *unturned; /* with --rotate the source; model is what it became */
     struct nb_tokenizer *tokenizer;
     struct nb_recipe recipe;
     struct nb_windows windows; /* calibration; empty when the recipe needs none */
@@ -58,15 +67,19 @@ struct nb_run {
 
     char *out, *partial, *work; /* OUT without trailing slashes, OUT.partial, OUT.partial/.nibble */
     int lock_fd;
-    json_t *identity;       /* hashes of inputs, recipe, calibration */
+    struct nb_inputs inputs;
+    json_t *identity;       /* hashes of inputs, recipe, calibration; NULL: not asked for yet */
+    double journaled;       /* when, by nb_clock_s */
     json_t *journal_layers; /* reports of finished layers */
     int64_t layers_done;
     bool resumed;
+    const struct nb_expert_load *expert_load; /* of the linear being solved; NULL: of no expert */
 
     struct nb_actstore h, x;       /* residual stream and current input, quantized */
     struct nb_actstore h_fp, x_fp; /* float stream, when the recipe asks for it */
     int64_t windows_per_chunk, n_chunks;
-    float *step_out; /* one chunk of the widest input */
+    float *step_out;          /* one chunk of the widest input */
+    struct nb_ranges *ranges; /* ranges.h; NULL: no scale is found in calibration */
 };
 
 /* Windows in chunk c (the last may be short) and the ids of its first. */
@@ -96,7 +109,8 @@ bool nb_output_gguf_solves(const struct nb_run *r, size_t item);
 /* head.c: the head of a GGUF file from the activations after the last layer */
 int nb_run_head(struct nb_run *r, struct nb_err *err);
 
-/* journal.c */
+/* journal.c: hashes of everything that can change an output byte, in r->identity */
+int nb_journal_identify(struct nb_run *r, struct nb_err *err);
 int nb_journal_open(struct nb_run *r,
                     struct nb_err *err); /* in a locked folder: compare or create, layers_done */
 int nb_journal_save(struct nb_run *r,
@@ -111,6 +125,9 @@ int nb_journal_restore_reports(struct nb_run *r, struct nb_err *err);
 int nb_run_record(struct nb_run *r, const struct nb_module_spec *m,
                   const struct nb_solve_report *s);
 int nb_run_layer(struct nb_run *r, int64_t layer, struct nb_err *err);
+
+/* experts.c: a line in the report's notes on how many tokens the experts saw. */
+void nb_experts_note(struct nb_run *r);
 
 /* finish.c: side files (copied before the work, so that an unreadable one is noticed then); and config,
  * gate, manifest, card, rename */
