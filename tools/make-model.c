@@ -24,6 +24,7 @@
 struct shape_opts {
     const char *out, *family, *dtype;
     int64_t hidden, inter, layers, heads, kv_heads, head_dim, vocab, context, tied, seed, outliers;
+    int64_t experts, top_k;
 };
 
 /* Scale of a tensor: 0.02 for matrices, near 1 for norms; a few input channels are larger, as in real
@@ -109,12 +110,19 @@ static int each_tensor(struct nb_st_writer *w, const struct nb_arch *arch, each_
         for (int i = 0; i < 6 && !rc; i++) {
             if (norms[i][0] && layer_has(arch, l, norms[i], name)) rc = fn(w, arch, name, o, err);
         }
-        for (int i = 0; i < arch->n_linears && !rc; i++) {
+        const bool experts = nb_arch_has_experts(arch, l);
+        if (!rc && experts && layer_has(arch, l, arch->moe->router_name, name))
+            rc = fn(w, arch, name, o, err);
+        if (!rc && experts && layer_has(arch, l, arch->moe->shared_gate_name, name))
+            rc = fn(w, arch, name, o, err);
+        int n;
+        const struct nb_arch_linear *linears = nb_arch_layer_linears(arch, l, &n);
+        for (int i = 0; i < n && !rc; i++) {
             char inside[NB_NAME_MAX + 8];
-            snprintf(inside, sizeof inside, "%s.weight", arch->linears[i].name);
+            snprintf(inside, sizeof inside, "%s.weight", linears[i].name);
             if (layer_has(arch, l, inside, name)) rc = fn(w, arch, name, o, err);
-            snprintf(inside, sizeof inside, "%s.bias", arch->linears[i].name);
-            if (!rc && arch->linears[i].bias && layer_has(arch, l, inside, name))
+            snprintf(inside, sizeof inside, "%s.bias", linears[i].name);
+            if (!rc && linears[i].bias && layer_has(arch, l, inside, name))
                 rc = fn(w, arch, name, o, err);
         }
     }
@@ -132,14 +140,28 @@ static json_t *gemma_config(const struct shape_opts *o)
                      (json_int_t)window);
 }
 
+/* All sizes of MLPs are the same. */
+static json_t *experts_config(const struct shape_opts *o)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "num_experts", (json_int_t)o->experts,
+                     "num_local_experts", (json_int_t)o->experts, "num_experts_per_tok",
+                     (json_int_t)o->top_k, "moe_intermediate_size", (json_int_t)o->inter,
+                     "shared_expert_intermediate_size", (json_int_t)o->inter);
+}
+
 static json_t *make_config(const struct shape_opts *o)
 {
     static const struct {
         const char *family, *type, *class;
-    } families[] = {
-        {"llama", "llama", "LlamaForCausalLM"},    {"mistral", "mistral", "MistralForCausalLM"},
-        {"qwen2", "qwen2", "Qwen2ForCausalLM"},    {"qwen3", "qwen3", "Qwen3ForCausalLM"},
-        {"gemma2", "gemma2", "Gemma2ForCausalLM"}, {"gemma3", "gemma3_text", "Gemma3ForCausalLM"}};
+    } families[] = {{"llama", "llama", "LlamaForCausalLM"},
+                    {"mistral", "mistral", "MistralForCausalLM"},
+                    {"qwen2", "qwen2", "Qwen2ForCausalLM"},
+                    {"qwen3", "qwen3", "Qwen3ForCausalLM"},
+                    {"gemma2", "gemma2", "Gemma2ForCausalLM"},
+                    {"gemma3", "gemma3_text", "Gemma3ForCausalLM"},
+                    {"mixtral", "mixtral", "MixtralForCausalLM"},
+                    {"qwen2-moe", "qwen2_moe", "Qwen2MoeForCausalLM"},
+                    {"qwen3-moe", "qwen3_moe", "Qwen3MoeForCausalLM"}};
     const char *class = "UnknownForCausalLM", *type = o->family;
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         if (strcmp(families[i].family, o->family)) continue;
@@ -160,7 +182,7 @@ static json_t *make_config(const struct shape_opts *o)
         "tie_word_embeddings", (int)o->tied, "rms_norm_eps", 1e-6, "hidden_act",
         gemma ? "gelu_pytorch_tanh" : "silu", "rope_theta", 10000.0, "bos_token_id", 0,
         "eos_token_id", 0);
-    json_t *more = gemma ? gemma_config(o) : NULL;
+    json_t *more = gemma ? gemma_config(o) : o->experts ? experts_config(o) : NULL;
     if (more) json_object_update(config, more);
     json_decref(more);
     return config;
@@ -201,7 +223,8 @@ static int64_t *number_option(struct shape_opts *o, const char *name)
         {"--hidden", &o->hidden}, {"--inter", &o->inter},       {"--layers", &o->layers},
         {"--heads", &o->heads},   {"--kv-heads", &o->kv_heads}, {"--head-dim", &o->head_dim},
         {"--vocab", &o->vocab},   {"--context", &o->context},   {"--tied", &o->tied},
-        {"--seed", &o->seed},     {"--outliers", &o->outliers}};
+        {"--seed", &o->seed},     {"--outliers", &o->outliers}, {"--experts", &o->experts},
+        {"--top-k", &o->top_k}};
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
         if (!strcmp(table[i].name, name)) return table[i].value;
     }
@@ -219,12 +242,14 @@ int main(int argc, char **argv)
                            .vocab = 8192,
                            .context = 2048,
                            .tied = 1,
+                           .top_k = 2,
                            .outliers = 1};
     if (argc < 2 || argc % 2) {
         fputs(
             "usage: make-model OUT [--family F] [--hidden N] [--inter N] [--layers N] [--heads N]\n"
             "       [--kv-heads N] [--head-dim N] [--vocab N] [--context N] [--tied 0|1]\n"
-            "       [--dtype bf16|f16|f32] [--seed N] [--outliers 0|1]\n",
+            "       [--dtype bf16|f16|f32] [--seed N] [--outliers 0|1]\n"
+            "       [--experts N] [--top-k N]      (families mixtral, qwen2-moe, qwen3-moe)\n",
             stderr);
         return 2;
     }

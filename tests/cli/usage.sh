@@ -19,7 +19,7 @@ try quantize a
 try quantize a -o b --sym --asym
 try quantize a -o b --gate ratio=1 --no-gate
 try quantize a -o b --memory lots
-try quantize a -o b --scheme W8A8
+try quantize a -o b --target-size 1G --target-kld 0.1
 try tokenize a --json=1
 try doctor --cpu sse9
 try doctor x

@@ -102,9 +102,13 @@ static void check_whole(const struct golden *g, struct nb_engine *e, float *hidd
 
 static void check_session(const struct golden *g, struct nb_engine *e, int64_t step)
 {
-    /* Dynamic rope gives a growing sequence other angles than a whole one, in the reference too. */
+    /* Rope that depends on the length gives a growing sequence other angles than a whole one, in the
+     * reference too. */
     int64_t n = g->n;
-    if (g->model->arch.rope.kind == NB_ROPE_DYNAMIC && step < n) n = g->model->arch.max_position;
+    const struct nb_rope *rope = &g->model->arch.rope;
+    if (rope->kind == NB_ROPE_DYNAMIC && step < n) n = g->model->arch.max_position;
+    if (rope->kind == NB_ROPE_LONGROPE && step < n && n > rope->original_max_position)
+        n = rope->original_max_position;
     struct nb_err err = {0};
     struct nb_session *s;
     char how[32];
@@ -164,18 +168,12 @@ static void check_layers(const struct golden *g, struct nb_backend *be, const fl
         require(nb_layer_finish(layer, h, in[NB_INPUT_DOWN], WINDOWS, g->n, &err), &err);
         nb_layer_free(layer);
     }
-    struct nb_tensor norm;
-    require(nb_model_tensor(g->model, a->norm_name, &norm, &err), &err);
-    float *weight = nb_alloc((size_t)a->hidden_size, sizeof *weight);
-    assert_true(nb_to_f32(weight, norm.data.data, norm.dtype, (size_t)a->hidden_size));
-    for (int64_t i = 0; i < a->hidden_size; i++) weight[i] += (float)a->norm_offset;
-    nb_rmsnorm(be, &(struct nb_norm){weight, a->hidden_size, a->rms_norm_eps}, h, h, rows);
+    require(nb_layer_final_norm(g->model, be, h, rows, h, &err), &err);
     size_t bytes = (size_t)(g->n * a->hidden_size) * sizeof *h;
     for (int w = 0; w < WINDOWS; w++) {
         if (memcmp(h + w * g->n * a->hidden_size, hidden, bytes) != 0)
             fail_msg("%s: layers give other bits", g->name);
     }
-    nb_free(weight);
     nb_free(h);
     for (int i = 0; i < NB_INPUT_COUNT; i++) nb_free(in[i]);
 }

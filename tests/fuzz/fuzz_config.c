@@ -16,7 +16,7 @@ static void ask(const struct nb_arch *a)
         const struct nb_rope *rope = i < 3 ? &a->rope : &a->rope_local;
         nb_rope_frequencies(a, rope, lengths[i % 3], inv_freq, &scaling);
         if (!(scaling > 0) || !isfinite(scaling)) abort();
-        for (int64_t j = 0; j < a->head_dim / 2; j++) {
+        for (int64_t j = 0; j < a->rotary_dim / 2; j++) {
             if (!isfinite(inv_freq[j])) abort();
         }
     }

@@ -43,13 +43,23 @@ static void write_and_read(const struct nb_arch *arch, struct nb_arch_gguf_facts
     struct nb_err err = {0};
     struct nb_arch again;
     json_t *list, *notes;
-    float freqs[1024];
+    float freqs[1024], shorts[1024], longs[1024];
     if (nb_arch_gguf_metadata(arch, &list, &notes, &err)) {
         if (!err.text[0] || list || notes) abort();
         return;
     }
     facts.n_rope_freqs = nb_arch_gguf_rope_freqs(arch, freqs);
     facts.rope_freqs = facts.n_rope_freqs ? freqs : NULL;
+    facts.rope_short = facts.rope_long = NULL;
+    facts.n_rope_short = facts.n_rope_long = 0;
+    if (arch->rope.kind == NB_ROPE_LONGROPE) {
+        if (!nb_arch_gguf_rope_factors(arch, 0, shorts) ||
+            !nb_arch_gguf_rope_factors(arch, 1, longs))
+            abort();
+        facts.rope_short = shorts;
+        facts.rope_long = longs;
+        facts.n_rope_short = facts.n_rope_long = arch->rotary_dim / 2;
+    }
     json_t *metadata = as_object(list);
     if (fill(&again, metadata, &facts)) {
         if (again.n_layers != arch->n_layers || again.head_dim != arch->head_dim) abort();
@@ -76,13 +86,20 @@ static void names(const struct nb_arch *arch)
     }
 }
 
+static int64_t numbers(const json_t *list, float out[MAX_FREQS])
+{
+    size_t n = json_array_size(list);
+    if (n > MAX_FREQS) n = MAX_FREQS;
+    for (size_t i = 0; i < n; i++) out[i] = (float)json_number_value(json_array_get(list, i));
+    return (int64_t)n;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct nb_err err;
     json_t *input = nb_json_parse((const char *)data, size, NB_JSON_MAX_DEPTH, "input", &err);
     if (!input) return 0;
-    float freqs[MAX_FREQS];
-    const json_t *list = json_object_get(input, "rope_freqs");
+    float freqs[MAX_FREQS], shorts[MAX_FREQS], longs[MAX_FREQS];
     int64_t flags = json_integer_value(json_object_get(input, "flags"));
     struct nb_arch_gguf_facts facts = {
         .vocab_size = json_integer_value(json_object_get(input, "vocab_size")),
@@ -92,11 +109,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .has_mlp_bias = flags & 8,
         .dtype = flags & 16 ? "float16" : NULL,
     };
-    for (size_t i = 0; i < json_array_size(list) && i < MAX_FREQS; i++) {
-        freqs[i] = (float)json_number_value(json_array_get(list, i));
-        facts.n_rope_freqs = (int64_t)i + 1;
-        facts.rope_freqs = freqs;
-    }
+    facts.n_rope_freqs = numbers(json_object_get(input, "rope_freqs"), freqs);
+    facts.n_rope_short = numbers(json_object_get(input, "rope_short"), shorts);
+    facts.n_rope_long = numbers(json_object_get(input, "rope_long"), longs);
+    if (facts.n_rope_freqs) facts.rope_freqs = freqs;
+    if (facts.n_rope_short) facts.rope_short = shorts;
+    if (facts.n_rope_long) facts.rope_long = longs;
     struct nb_arch arch;
     if (fill(&arch, json_object_get(input, "metadata"), &facts)) {
         names(&arch);

@@ -46,6 +46,24 @@ What the variants pin down (all checked below by "must differ" runs):
                         attention_bias; attn_logit_softcapping is given and means nothing
   gemma3-images-bf16    a model for text and images: the text model's config one level down, its names
                         behind language_model., tensors of the other part beside it
+  smollm3-nope-bf16     no_rope_layers and layer_types absent: every fourth layer is not rotated; tied head
+  smollm3-listed-f32    no_rope_layers at odds with the interval, which also says which layers have the window
+                        (layer_types absent); biases, untied head
+  phi3-window-f16       fused qkv_proj and gate_up_proj, one window for all layers, as many key heads as heads
+  phi3-long-bf16        partial_rotary_factor 0.75 beside rope_scaling of type longrope, as Phi-4-mini has it;
+                        T > original_max_position_embeddings: the long factors, which differ, and the attention
+                        factor from the ratio of the two lengths; tied head
+  phi3-short-bf16       rope_type su, T below original_max_position_embeddings: the short factors; factor given
+  olmo2-post-bf16       norms after attention and MLP only, q and k normalized over all heads, two key heads
+  gpt2-tied-f16         Conv1D weights [in, out], learned positions, LayerNorm, n_inner null, tied head
+  gpt2-base-bf16        names without transformer., n_inner, another activation and epsilon, masks beside the
+                        weights as the first released files have them
+  mixtral-bf16          8 experts under Mixtral's names, 2 of them per token, weights scaled to sum 1
+  mixtral-stacked-f16   names as in memory: all experts in one tensor of each kind; a window in every layer
+  qwen2-moe-bf16        a shared expert behind a sigmoid; layer 1 without experts (mlp_only_layers); windows on
+                        every other layer; weights of the chosen experts not scaled
+  qwen2-moe-stacked-f32 experts in one tensor of each kind; decoder_sparse_step 2, norm_topk_prob
+  qwen3-moe-bf16        q/k norm, norm_topk_prob, no shared expert, 3 of 6
 
 Usage: make_models.py [NAME...]      (default: all)
 """
@@ -60,8 +78,9 @@ import safetensors
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3Config, Gemma3TextConfig, LlamaConfig,
-                          MistralConfig, Qwen2Config, Qwen3Config)
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3Config, Gemma3TextConfig, GPT2Config,
+                          LlamaConfig, MistralConfig, MixtralConfig, Olmo2Config, Phi3Config, Qwen2Config,
+                          Qwen2MoeConfig, Qwen3Config, Qwen3MoeConfig, SmolLM3Config)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOKENS = 48
@@ -72,6 +91,9 @@ SMALL = dict(vocab_size=160, hidden_size=64, num_hidden_layers=2, num_attention_
 
 
 GEMMA = dict(tie_word_embeddings=True, rms_norm_eps=1e-6)
+
+
+PHI3 = SMOLLM3 = dict(pad_token_id=0)
 
 
 def rope(kind="default", theta=10000.0, **more):
@@ -85,8 +107,21 @@ def images_too(**settings):
                         boi_token_index=1001, eoi_token_index=1002)
 
 
+def gpt2(**settings):
+    own = {k: v for k, v in settings.items() if k not in SMALL}
+    return GPT2Config(vocab_size=settings["vocab_size"], n_embd=64, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2,
+                      **own)
+
+
+def factors(first, last):
+    """Six of them, as many as pairs of rotated dimensions: 0.75 * 16 / 2."""
+    return [round(first + (last - first) * i / 5, 4) for i in range(6)]
+
+
 # name -> (config class, settings over SMALL, stored dtype, options)
 # options: old = rewrite rope/dtype keys the old way, old_rope = that rope_scaling value,
+#          unprefixed = this beginning of names left out of the file, with masks beside the weights,
+#          stacked = tensors saved as they are in memory,
 #          drop = keys removed from config.json, set = keys written into it, shard = max shard size, tokens = T
 MODELS = {
     "llama2-mha-f16": (LlamaConfig, dict(num_key_value_heads=4, intermediate_size=96, rope_parameters=rope()),
@@ -144,6 +179,51 @@ MODELS = {
                                             query_pre_attn_scalar=16, layer_types=["sliding_attention",
                                                                                    "full_attention"]),
                            torch.bfloat16, {}),
+    "smollm3-nope-bf16": (SmolLM3Config, dict(SMOLLM3, num_hidden_layers=4, intermediate_size=72, tie_word_embeddings=True,
+                                              rope_parameters=rope(theta=2e6)), torch.bfloat16,
+                          dict(old=True, old_rope=None, drop=["layer_types", "no_rope_layers"])),
+    "smollm3-listed-f32": (SmolLM3Config, dict(SMOLLM3, vocab_size=80, num_hidden_layers=3, intermediate_size=72,
+                                               no_rope_layers=[0, 1, 0], attention_bias=True, mlp_bias=True,
+                                               use_sliding_window=True, sliding_window=9,
+                                               rope_parameters=rope(theta=1000.0)), torch.float32,
+                           dict(drop=["layer_types"])),
+    "phi3-window-f16": (Phi3Config, dict(PHI3, num_key_value_heads=4, intermediate_size=72, sliding_window=13,
+                                         rope_parameters=rope()), torch.float16, dict(old=True, old_rope=None)),
+    "phi3-long-bf16": (Phi3Config, dict(
+        PHI3, tie_word_embeddings=True, original_max_position_embeddings=32, partial_rotary_factor=0.75,
+        rope_parameters=rope("longrope", short_factor=factors(1.0, 1.5), long_factor=factors(1.0, 7.0),
+                             partial_rotary_factor=0.75)), torch.bfloat16,
+        dict(old=True, set=dict(partial_rotary_factor=0.75),
+             old_rope=dict(type="longrope", short_factor=factors(1.0, 1.5), long_factor=factors(1.0, 7.0)))),
+    "phi3-short-bf16": (Phi3Config, dict(
+        PHI3, original_max_position_embeddings=64, rope_parameters=rope(
+            "longrope", factor=2.5, short_factor=factors(1.1, 3.0) + [3.5, 4.0],
+            long_factor=factors(1.0, 7.0) + [8.0, 9.0])), torch.bfloat16,
+        dict(old=True, old_rope=dict(rope_type="su", factor=2.5, original_max_position_embeddings=64,
+                                     short_factor=factors(1.1, 3.0) + [3.5, 4.0],
+                                     long_factor=factors(1.0, 7.0) + [8.0, 9.0]))),
+    "olmo2-post-bf16": (Olmo2Config, dict(rope_parameters=rope(theta=500000.0)), torch.bfloat16, {}),
+    "gpt2-tied-f16": (gpt2, dict(n_positions=56), torch.float16, {}),
+    "gpt2-base-bf16": (gpt2, dict(vocab_size=80, n_positions=48, n_inner=72, layer_norm_epsilon=1e-3,
+                                  activation_function="gelu"), torch.bfloat16, dict(unprefixed="transformer.")),
+    "mixtral-bf16": (MixtralConfig, dict(intermediate_size=48, num_local_experts=8, num_experts_per_tok=2,
+                                         rope_parameters=rope(theta=1e6)), torch.bfloat16,
+                     dict(old=True, old_rope=None)),
+    "mixtral-stacked-f16": (MixtralConfig, dict(intermediate_size=64, num_local_experts=4, num_experts_per_tok=2,
+                                                sliding_window=9, rope_parameters=rope()), torch.float16,
+                            dict(stacked=True)),
+    "qwen2-moe-bf16": (Qwen2MoeConfig, dict(num_hidden_layers=3, moe_intermediate_size=24, num_experts=8,
+                                            shared_expert_intermediate_size=56, num_experts_per_tok=3,
+                                            mlp_only_layers=[1], use_sliding_window=True, sliding_window=10,
+                                            max_window_layers=3, rope_parameters=rope()), torch.bfloat16,
+                       dict(drop=["layer_types"])),
+    "qwen2-moe-stacked-f32": (Qwen2MoeConfig, dict(moe_intermediate_size=24, num_experts=4, qkv_bias=False,
+                                                   shared_expert_intermediate_size=40, num_experts_per_tok=2,
+                                                   decoder_sparse_step=2, norm_topk_prob=True,
+                                                   rope_parameters=rope()), torch.float32, dict(stacked=True)),
+    "qwen3-moe-bf16": (Qwen3MoeConfig, dict(head_dim=24, moe_intermediate_size=32, num_experts=6,
+                                            num_experts_per_tok=3, norm_topk_prob=True, rms_norm_eps=1e-6,
+                                            rope_parameters=rope(theta=1e6)), torch.bfloat16, {}),
 }
 
 
@@ -153,15 +233,17 @@ def values(model, name, param):
     z = rng.standard_normal(tuple(param.shape))
     if name.endswith("bias"):
         z = 0.3 * z
-    elif "norm" in name:
+    elif "norm" in name or ".ln_" in name:
         z = (0.0 if model.startswith("gemma") else 1.0) + 0.3 * z
-    elif "embed_tokens" in name:
+    elif "embed_tokens" in name or ".wte." in name or ".wpe." in name:
         z = 0.25 * z
     elif "lm_head" in name:
         z = 2.0 / np.sqrt(param.shape[1]) * z
+    elif ".c_" in name:
+        z = 1.6 / np.sqrt(param.shape[0]) * z
     else:
-        gain = 2.0 if ("q_proj" in name or "k_proj" in name) else 1.2
-        z = gain / np.sqrt(param.shape[1]) * z
+        gain = 2.0 if ("q_proj" in name or "k_proj" in name or "qkv_proj" in name) else 1.2
+        z = gain / np.sqrt(param.shape[-1]) * z
     return torch.from_numpy(z.astype(np.float32))
 
 
@@ -192,6 +274,13 @@ def rewrite_config(path, options):
         f.write("\n")
 
 
+def strip_prefix(path, prefix, config):
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(path).items()}
+    mask = torch.tril(torch.ones(config.n_positions, config.n_positions))[None, None]
+    tensors.update({f"h.{i}.attn.bias": mask.clone() for i in range(config.n_layer)})
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
 def make(name):
     cls, settings, dtype, options = MODELS[name]
     folder = os.path.join(HERE, "models", name)
@@ -204,8 +293,12 @@ def make(name):
     with torch.no_grad():
         for pname, param in model.named_parameters():
             param.copy_(values(name, pname, param))
-    model.to(dtype).save_pretrained(folder, max_shard_size=options.get("shard", "5GB"))
+    model.to(dtype).save_pretrained(folder, max_shard_size=options.get("shard", "5GB"),
+                                    save_original_format=not options.get("stacked", False))
     os.remove(os.path.join(folder, "generation_config.json"))
+
+    if "unprefixed" in options:
+        strip_prefix(os.path.join(folder, "model.safetensors"), options["unprefixed"], config)
 
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     ids = torch.from_numpy(rng.integers(0, config.get_text_config().vocab_size, options.get("tokens", TOKENS)))
@@ -252,6 +345,22 @@ MUST_DIFFER = {
     "gemma3-images-bf16": [dict(text_config=dict(
         vocab_size=80, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=72, head_dim=16, query_pre_attn_scalar=16, layer_types=["full_attention"] * 2))],
+    "smollm3-nope-bf16": dict(no_rope_layers=[1, 1, 1, 1]),
+    "smollm3-listed-f32": [dict(no_rope_layers=[1, 1, 0]), dict(sliding_window=10),
+                           dict(layer_types=["full_attention"] * 3)],
+    "phi3-window-f16": dict(sliding_window=14),
+    "phi3-long-bf16": [dict(original_max_position_embeddings=128), dict(max_position_embeddings=1024),
+                       dict(rope_scaling=None)],
+    "phi3-short-bf16": [dict(original_max_position_embeddings=40), dict(rope_scaling=None)],
+    "olmo2-post-bf16": dict(rms_norm_eps=1e-3),
+    "gpt2-tied-f16": dict(activation_function="relu"),
+    "gpt2-base-bf16": [dict(activation_function="relu"), dict(layer_norm_epsilon=1e-5)],
+    "mixtral-bf16": [dict(num_experts_per_tok=3), dict(sliding_window=13)],
+    "mixtral-stacked-f16": [dict(num_experts_per_tok=1), dict(sliding_window=None)],
+    "qwen2-moe-bf16": [dict(norm_topk_prob=True), dict(num_experts_per_tok=4), dict(max_window_layers=1),
+                       dict(layer_types=["sliding_attention"] * 3)],
+    "qwen2-moe-stacked-f32": [dict(norm_topk_prob=False), dict(num_experts_per_tok=1)],
+    "qwen3-moe-bf16": [dict(norm_topk_prob=False), dict(num_experts_per_tok=2)],
 }
 
 

@@ -16,12 +16,13 @@ import transformers
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 BASE = dict(vocab_size=100, hidden_size=64, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=4096)
+LONG = dict(short_factor=[1 + i / 10 for i in range(6)], long_factor=[1 + 2.5 * i for i in range(6)])
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 
 CASES = [
@@ -68,22 +69,37 @@ CASES = [
           original_max_position_embeddings=256,
           rope_parameters=dict(full_attention=dict(rope_type="yarn", factor=4.0),
                                sliding_attention=dict(rope_type="llama3", **LLAMA3))), 10),
+    (dict(model_type="smollm3", pad_token_id=0), 10),
+    (dict(model_type="smollm3", pad_token_id=0, num_hidden_layers=8, use_sliding_window=True, sliding_window=33,
+          max_window_layers=28), 10),
+    (dict(model_type="phi3", pad_token_id=0, partial_rotary_factor=0.5, sliding_window=33), 10),
+    (dict(model_type="phi3", pad_token_id=0, partial_rotary_factor=0.75, original_max_position_embeddings=512,
+          rope_scaling=dict(type="longrope", **LONG)), 512),
+    (dict(model_type="phi3", pad_token_id=0, partial_rotary_factor=0.75, original_max_position_embeddings=512,
+          rope_scaling=dict(type="longrope", **LONG)), 513),
+    (dict(model_type="phi3", pad_token_id=0, original_max_position_embeddings=512,
+          rope_parameters=dict(rope_type="longrope", rope_theta=5000.0, partial_rotary_factor=0.75, factor=32.0,
+                               original_max_position_embeddings=256, **LONG)), 400),
+    (dict(model_type="phi3", pad_token_id=0, partial_rotary_factor=0.75, max_position_embeddings=8192,
+          rope_scaling=dict(type="longrope", attention_factor=1.25, **LONG)), 5000),
+    (dict(model_type="llama", head_dim=12, rope_scaling=dict(rope_type="longrope", factor=4.0,
+                                                             original_max_position_embeddings=512, **LONG)), 600),
 ]
 
 
 def windows(config):
     if config.model_type == "llama":
         return [0] * config.num_hidden_layers
-    if config.model_type == "mistral":
+    if config.model_type in ("mistral", "phi3"):
         return [config.sliding_window or 0] * config.num_hidden_layers
     return [config.sliding_window if t == "sliding_attention" else 0 for t in config.layer_types]
 
 
 def frequencies(config, kind, length, **layer):
     if kind == "default":
-        rotary = Gemma3RotaryEmbedding if layer else LlamaRotaryEmbedding
+        rotary = Gemma3RotaryEmbedding if layer else Phi3RotaryEmbedding  # of a whole head it is Llama's
         return rotary.compute_default_rope_parameters(config, **layer)
-    if kind == "dynamic":
+    if kind in ("dynamic", "longrope"):
         layer["seq_len"] = torch.tensor(length)
     return ROPE_INIT_FUNCTIONS[kind](config, None, **layer)
 

@@ -97,7 +97,7 @@ static bool repack_equals(const struct nb_model *m, const char *path, const stru
     struct nb_packed_tensor t[NB_MAX_PACKED];
     int n;
     /* gptqmodel's v1 file holds zeros of 0, which other readers take for 16: those we do not write */
-    if (m->checkpoint->pack(q, arena, t, &n, &err)) {
+    if (m->checkpoint->pack(q, NULL, arena, t, &n, &err)) {
         assert_int_equal(err.status, NB_E_NUMERIC);
         assert_non_null(strstr(err.text, "zero 0 of output"));
         return false;

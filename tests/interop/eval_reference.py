@@ -25,14 +25,40 @@ import torch
 from quantized_reader import read_model
 
 
+def stack_experts(weights, config):
+    """Experts one by one, under whichever names, as the stacks that transformers 5 has in memory."""
+    experts = getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0) or 0
+    names = (("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2"))
+    weights = {k.replace(".block_sparse_moe.", ".mlp."): v for k, v in weights.items()}
+
+    def take(layer, expert, part):
+        prefix = f"model.layers.{layer}.mlp.experts.{expert}."
+        return next((weights.pop(f"{prefix}{n}.weight") for n in names[part] if f"{prefix}{n}.weight" in weights), None)
+
+    for layer in range(config.num_hidden_layers if experts else 0):
+        parts = [[take(layer, e, p) for e in range(experts)] for p in range(3)]
+        if parts[0][0] is None:
+            continue
+        prefix = f"model.layers.{layer}.mlp.experts."
+        weights[prefix + "gate_up_proj"] = np.stack([np.concatenate(gu) for gu in zip(parts[0], parts[1])])
+        weights[prefix + "down_proj"] = np.stack(parts[2])
+    return weights
+
+
 def load_float32(folder):
     """A transformers model in float32 with the folder's (dequantized) weights, every tensor accounted for."""
     from transformers import AutoConfig, AutoModelForCausalLM
-    values, weights, _ = read_model(folder)
+    values, weights, packed = read_model(folder)
     for key in ("dtype", "torch_dtype", "_name_or_path"):
         values.pop(key, None)
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+    if any(".mlp.experts.gate_up_proj" in k for k in model.state_dict()):  # gptqmodel takes the stacks apart
+        weights = stack_experts(weights, config)
+    for name, module in model.named_modules():  # packed weights are [out, in], those of Conv1D [in, out]
+        key = name + ".weight"
+        if type(module).__name__ == "Conv1D" and key in weights and name in packed:
+            weights[key] = np.array(weights[key]).T
     missing, extra = model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()}, strict=False)
     if config.tie_word_embeddings:
         missing = [m for m in missing if m != "lm_head.weight"]

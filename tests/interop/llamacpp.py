@@ -10,7 +10,8 @@
   types MODEL PRESET         nibble gives every tensor the type that llama-quantize gives it, and the same size
   same MODEL PRESET          the file without calibration holds llama-quantize's bytes
   weighted MODEL PRESET TEXT the same for both with llama-imatrix's matrix of TEXT
-  family NAME TYPE           `written` and `converted` for a tiny random model of a family (transformers makes it)
+  family NAME TYPE           `written` and `converted` for a tiny random model of a family (transformers makes it), and
+                             the folder that nibble makes of the file has the same weights and logits
   logits MODEL               base-logits files: each tool reads the other's, both print the same figures
   tokenize FILE              the ids of a text are llama-tokenize's
   imatrix MODEL [TEXT]       importance matrices of both, in both formats: same names and counts, columns within 1e-4;
@@ -210,6 +211,15 @@ def tiny_model(folder, name):
                  num_key_value_heads=2, max_position_embeddings=1024, bos_token_id=0, eos_token_id=0)
     gemma = dict(head_dim=32, sliding_window=100, query_pre_attn_scalar=32,  # GGUF has no key for another than head_dim
                   hidden_activation="gelu_pytorch_tanh")
+    phi3 = dict(pad_token_id=0)
+
+    def longrope(original):  # of 48 rotated dimensions
+        return dict(tie_word_embeddings=True, max_position_embeddings=2048, original_max_position_embeddings=original,
+                    rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                                         original_max_position_embeddings=original,
+                                         short_factor=[1 + i / 20 for i in range(24)],
+                                         long_factor=[1 + i / 2 for i in range(24)]))
+
     base, more = {
         "llama": ("Llama", dict(tie_word_embeddings=False)),
         "llama3": ("Llama", dict(tie_word_embeddings=True, rope_scaling=dict(
@@ -219,25 +229,84 @@ def tiny_model(folder, name):
         "qwen3": ("Qwen3", dict(head_dim=32, tie_word_embeddings=True)),
         "gemma2": ("Gemma2", dict(gemma, attn_logit_softcapping=20.0, final_logit_softcapping=5.0)),
         "gemma3": ("Gemma3", gemma),
+        "smollm3": ("SmolLM3", dict(pad_token_id=0)),
+        "phi3": ("Phi3", dict(phi3, tie_word_embeddings=False, original_max_position_embeddings=1024)),
+        "phi3-short": ("Phi3", dict(phi3, **longrope(1024))),
+        "phi3-long": ("Phi3", dict(phi3, **longrope(256))),
+        "olmo2": ("Olmo2", dict(tie_word_embeddings=False)),
+        "gpt2": ("GPT2", {}),
     }[name]
+    if base == "GPT2":
+        shape = dict(vocab_size=8192, n_embd=256, n_layer=6, n_head=4, n_positions=1024, bos_token_id=0, eos_token_id=0)
     suffix = "Text" if base == "Gemma3" else ""
-    config = getattr(transformers, base + suffix + "Config")(**shape, **more)
+    config = getattr(transformers, base + suffix + "Config")(**{**shape, **more})
     torch.manual_seed(1)
-    model = getattr(transformers, base + "ForCausalLM")(config).to(torch.bfloat16)
+    model = getattr(transformers, base + ("LMHeadModel" if base == "GPT2" else "ForCausalLM"))(config).to(torch.bfloat16)
     with torch.no_grad():
         for key, p in model.named_parameters():  # away from the initial 0, 1 and 0.02, so that each part shows
-            p.copy_(torch.randn_like(p) * 0.1 if "norm" in key or "bias" in key else torch.randn_like(p) * 0.08)
-            if "norm" in key and not base.startswith("Gemma"):
+            norm = "norm" in key or ".ln_" in key
+            p.copy_(torch.randn_like(p) * 0.1 if norm or "bias" in key else torch.randn_like(p) * 0.08)
+            if norm and "bias" not in key and not base.startswith("Gemma"):
                 p.add_(1)
     model.save_pretrained(folder)
     for f in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(os.path.join(MODEL, f), folder)
+    adapt_for_converter(folder, base)
+
+
+def edit_json(path, change):
+    with open(path, encoding="utf-8") as f:
+        data = json.load(f)
+    change(data)
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(data, f)
+
+
+def adapt_for_converter(folder, base):
+    """What it needs of a Phi-3 without SentencePiece files, and of a GPT-2 from a new transformers."""
+    config, tokenizer = (os.path.join(folder, f) for f in ("config.json", "tokenizer_config.json"))
+    if base == "Phi3":
+        edit_json(tokenizer, lambda c: c.update(tokenizer_class="GPT2Tokenizer"))
+    if base == "GPT2":
+        edit_json(config, lambda c: c.update(n_ctx=c["n_positions"]))
+
+
+def unpacked(tmp, folder, path):
+    """nibble's folder from a GGUF file has the bytes of the folder that it was made from."""
+    from safetensors import safe_open
+    back = os.path.join(tmp, "back")
+    run([NIBBLE, "convert", path, "-o", back, "--type", "bf16", "--overwrite", "--quiet"])
+    with safe_open(os.path.join(folder, "model.safetensors"), "pt") as a, \
+         safe_open(os.path.join(back, "model.safetensors"), "pt") as b:
+        if set(a.keys()) != set(b.keys()):
+            raise Failure(f"tensors in one folder only: {sorted(set(a.keys()) ^ set(b.keys()))[:5]}")
+        for name in a.keys():
+            x, y = a.get_tensor(name), b.get_tensor(name)
+            if x.dtype != y.dtype or x.shape != y.shape or not x.equal(y):
+                raise Failure(f"{name}: other values after GGUF and back")
+    same_logits(folder, back)
+    return "back bit for bit"
+
+
+def same_logits(folder, back):
+    import torch
+    import transformers
+    ids = torch.arange(300)[None] * 7 % 8192
+    logits = []
+    for f in (folder, back):
+        model = transformers.AutoModelForCausalLM.from_pretrained(f, dtype=torch.float32).eval()
+        with torch.no_grad():
+            logits.append(model(input_ids=ids, use_cache=False).logits)
+    apart = ((logits[0] - logits[1]).abs().max() / logits[0].abs().max()).item()
+    if not apart <= 1e-5:
+        raise Failure(f"transformers computes other logits from the folder made of the GGUF file: {apart:.1e}")
 
 
 def family(tmp, name, kind):
-    folder = os.path.join(tmp, name)
+    folder = os.path.join(tmp, "tiny")  # a name with phi-3 in it makes llama.cpp look for that model's tokens
     tiny_model(folder, name)
     said = written(tmp, folder, "--type", kind)
+    said += "; " + unpacked(tmp, folder, os.path.join(tmp, "ours.gguf"))
     if kind == "f32" and name.startswith("gemma"):
         return said  # the converter wants SentencePiece files for them
     return said + "; " + converted(tmp, folder, kind)

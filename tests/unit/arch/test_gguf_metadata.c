@@ -286,8 +286,18 @@ static void same_rope(const struct nb_rope *a, const struct nb_rope *b)
     assert_true(a->high_freq_factor == b->high_freq_factor);
     assert_true(a->beta_fast == b->beta_fast && a->beta_slow == b->beta_slow);
     assert_true(fabs(a->attention_factor - b->attention_factor) < 1e-6);
-    if (a->kind == NB_ROPE_LLAMA3 || a->kind == NB_ROPE_YARN)
+    if (a->kind == NB_ROPE_LLAMA3 || a->kind == NB_ROPE_YARN || a->kind == NB_ROPE_LONGROPE)
         assert_int_equal(a->original_max_position, b->original_max_position);
+}
+
+/* The angles, whatever the parameters are called. */
+static void same_frequencies(const struct nb_arch *a, const struct nb_arch *b, int64_t length)
+{
+    double x[8] = {0}, y[8] = {0}, scale_a, scale_b;
+    nb_rope_frequencies(a, &a->rope, length, x, &scale_a);
+    nb_rope_frequencies(b, &b->rope, length, y, &scale_b);
+    assert_true(fabs(scale_a - scale_b) <= 1e-6);
+    for (int i = 0; i < 8; i++) assert_true(fabs(x[i] - y[i]) <= 1e-4 * fabs(x[i]));
 }
 
 static void same_arch(const struct nb_arch *a, const struct nb_arch *b)
@@ -314,15 +324,22 @@ static void same_arch(const struct nb_arch *a, const struct nb_arch *b)
         assert_string_equal(a->linears[i].name, b->linears[i].name);
         assert_int_equal(a->linears[i].bias, b->linears[i].bias);
     }
-    for (int64_t l = 0; l < a->n_layers; l++) assert_int_equal(a->window[l], b->window[l]);
+    for (int64_t l = 0; l < a->n_layers; l++) {
+        assert_int_equal(a->window[l], b->window[l]);
+        assert_int_equal(nb_arch_uses_rope(a, l), nb_arch_uses_rope(b, l));
+    }
+    assert_int_equal(a->rotary_dim, b->rotary_dim);
     same_rope(&a->rope, &b->rope);
+    same_frequencies(a, b, 10);
+    same_frequencies(a, b, 500);
     assert_int_equal(a->local_rope, b->local_rope);
     if (a->local_rope) same_rope(&a->rope_local, &b->rope_local);
 }
 
 static bool has_bias(const struct nb_arch *a, enum nb_role role)
 {
-    return nb_arch_linear_of(a, role)->bias;
+    const struct nb_arch_linear *lin = nb_arch_linear_of(a, role);
+    return lin && lin->bias;
 }
 
 /* As a reader of the file meets it: reals are f32. */
@@ -344,7 +361,7 @@ static void round_trip(const char *text, const char *model_type)
     struct nb_err err = {0};
     struct nb_arch a, b;
     json_t *list, *notes, *config = NULL;
-    float freqs[8];
+    float freqs[8], longs[8];
     must_read(&a, text);
     if (nb_arch_gguf_metadata(&a, &list, &notes, &err)) fail_msg("%s", err.text);
     json_t *metadata = as_read(list);
@@ -353,12 +370,20 @@ static void round_trip(const char *text, const char *model_type)
     json_object_set_new(metadata, "tokenizer.ggml.eot_token_id", json_integer(9));
     struct nb_arch_gguf_facts facts = {.vocab_size = 100,
                                        .has_output = !a.tie_word_embeddings,
-                                       .has_qkv_bias = has_bias(&a, NB_ROLE_Q),
+                                       .has_qkv_bias =
+                                           has_bias(&a, NB_ROLE_Q) || has_bias(&a, NB_ROLE_QKV),
                                        .has_o_bias = has_bias(&a, NB_ROLE_O),
                                        .has_mlp_bias = has_bias(&a, NB_ROLE_UP),
                                        .dtype = "float16"};
     facts.n_rope_freqs = nb_arch_gguf_rope_freqs(&a, freqs);
     if (facts.n_rope_freqs) facts.rope_freqs = freqs;
+    if (a.rope.kind == NB_ROPE_LONGROPE) {
+        assert_string_equal(nb_arch_gguf_rope_factors(&a, 0, freqs), NB_ARCH_GGUF_ROPE_SHORT);
+        assert_string_equal(nb_arch_gguf_rope_factors(&a, 1, longs), NB_ARCH_GGUF_ROPE_LONG);
+        facts.rope_short = freqs;
+        facts.rope_long = longs;
+        facts.n_rope_short = facts.n_rope_long = a.rotary_dim / 2;
+    }
     if (nb_arch_gguf_config(metadata, &facts, &config, &err)) fail_msg("%s", err.text);
     if (nb_arch_from_config(&b, config, &err)) fail_msg("%s", err.text);
     assert_string_equal(b.model_type, model_type);
@@ -400,6 +425,24 @@ static void test_round_trips(void **state)
     round_trip(CONFIG("mistral", TOKENS ", \"sliding_window\": null"), "llama");
     round_trip(CONFIG("qwen2", TOKENS ", \"rope_theta\": 1e6"), "qwen2");
     round_trip(CONFIG("qwen3", TOKENS ", \"tie_word_embeddings\": true"), "qwen3");
+    round_trip(CONFIG("smollm3", TOKENS ", \"rope_theta\": 5e6"), "smollm3");
+    round_trip(CONFIG("olmo2", TOKENS ", \"rms_norm_eps\": 1e-5"), "olmo2");
+    round_trip(CONFIG("phi3", TOKENS ", \"sliding_window\": 77"), "phi3");
+    round_trip(CONFIG("phi3", TOKENS ", \"partial_rotary_factor\": 0.75, \"tie_word_embeddings\": "
+                                     "true, \"original_max_position_embeddings\": 64, "
+                                     "\"rope_scaling\": {\"type\": \"longrope\", "
+                                     "\"short_factor\": [1, 1.1, 1.2, 1.3, 1.4, 1.5], "
+                                     "\"long_factor\": [1, 2, 3.3, 4, 5, 6.0625]}"),
+               "phi3");
+    round_trip(CONFIG("phi3", TOKENS ", \"partial_rotary_factor\": 0.75, "
+                                     "\"rope_scaling\": {\"type\": \"longrope\", "
+                                     "\"attention_factor\": 1.25, "
+                                     "\"short_factor\": [1, 1.1, 1.2, 1.3, 1.4, 1.5], "
+                                     "\"long_factor\": [1, 2, 3.3, 4, 5, 6.0625]}"),
+               "phi3");
+    round_trip("{\"model_type\": \"gpt2\", \"vocab_size\": 100, \"n_embd\": 64, \"n_layer\": 3, "
+               "\"n_head\": 4, \"n_positions\": 128, \"n_inner\": 96" TOKENS "}",
+               "gpt2");
     round_trip(CONFIG("gemma2", TOKENS GEMMA), "gemma2");
     round_trip(CONFIG("gemma2", TOKENS GEMMA ", \"attn_logit_softcapping\": 20, "
                                              "\"final_logit_softcapping\": 10, "
@@ -517,7 +560,7 @@ static void test_missing_and_mistyped(void **state)
            "GGUF metadata: key 'general.architecture': expected a string, found an integer");
     refuse("{\"general.architecture\": \"bert\"}", NB_E_SPEC,
            "GGUF metadata: architecture 'bert' is not supported, expected one of: llama, qwen2, "
-           "qwen3, gemma2, gemma3");
+           "qwen3, gemma2, gemma3, smollm3, phi3, olmo2, gpt2");
     static const char *const required[] = {
         "context_length",      "embedding_length",     "block_count",
         "feed_forward_length", "attention.head_count", "attention.layer_norm_rms_epsilon"};

@@ -19,7 +19,7 @@ static void check_values(const struct nb_arch *arch, const struct nb_rope *rope,
 {
     double inv_freq[64], scaling;
     nb_rope_frequencies(arch, rope, length, inv_freq, &scaling);
-    assert_int_equal(json_array_size(want), arch->head_dim / 2);
+    assert_int_equal(json_array_size(want), arch->rotary_dim / 2);
     for (size_t i = 0; i < json_array_size(want); i++) {
         double w = json_number_value(json_array_get(want, i));
         assert_true(fabs(inv_freq[i] - w) <= 6e-7 * w);
@@ -66,8 +66,21 @@ static const struct {
     int status;
     const char *text;
 } bad[] = {
-    {"\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2}", NB_E_SPEC,
-     "config.json: rope_type 'longrope' is not known, expected one of: default, linear, dynamic, llama3, yarn"},
+    {"\"rope_scaling\": {\"type\": \"mrope\", \"factor\": 2}", NB_E_SPEC,
+     "config.json: rope_type 'mrope' is not known, expected one of: default, linear, dynamic, "
+     "llama3, yarn, longrope"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"factor\": 2}", NB_E_FORMAT,
+     "config.json: rope parameter 'short_factor': expected a list of 8 numbers, one for every two "
+     "rotated dimensions, found 0"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1,1,1,1,1,1,1,1], "
+     "\"long_factor\": [1,1,1,1,0,1,1,1]}",
+     NB_E_FORMAT, "config.json: rope parameter 'long_factor': expected positive numbers, found 0"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1,1,1,1,1,1,1,1], "
+     "\"long_factor\": [1,1,1,\"1\",1,1,1,1]}",
+     NB_E_FORMAT, "config.json: rope parameter 'long_factor': expected positive numbers, found 0"},
+    {"\"rope_scaling\": {\"type\": \"longrope\", \"original_max_position_embeddings\": 1}",
+     NB_E_FORMAT,
+     "config.json: rope parameter 'original_max_position_embeddings': expected 2 or more, found 1"},
     {"\"rope_scaling\": {\"type\": \"linear\"}", NB_E_FORMAT,
      "config.json: rope parameter 'factor' is missing"},
     {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}", NB_E_FORMAT,

@@ -11,8 +11,8 @@
 
 const char *const *make_levels(void)
 {
-    static const char *const all[] = {"generic", "avx2", "avx512"};
-    static const char *have[4];
+    static const char *const all[] = {"generic", "avx2", "avx512", ""}; /* last: all there is */
+    static const char *have[5];
     int n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct nb_backend *be;

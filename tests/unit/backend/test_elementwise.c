@@ -22,7 +22,7 @@ static void test_rmsnorm(void **state)
     float *x = make_normal(&rng, M * D), *w = make_normal(&rng, D), *y = nb_alloc(M * D, sizeof *y);
     for (int threads = 1; threads <= 3; threads += 2) {
         struct made made = make_backend(NULL, threads);
-        nb_rmsnorm(made.be, &(struct nb_norm){w, D, 1e-5}, y, x, M);
+        nb_rmsnorm(made.be, &(struct nb_norm){.weight = w, .d = D, .eps = 1e-5}, y, x, M);
         for (int i = 0; i < M; i++) {
             double sum = 0;
             for (int j = 0; j < D; j++) sum += (double)x[i * D + j] * x[i * D + j];
@@ -48,7 +48,7 @@ static void test_rope(void **state)
     float *c = make_normal(&rng, M * HEAD / 2), *s = make_normal(&rng, M * HEAD / 2);
     memcpy(old, x, M * LD * sizeof *x);
     struct made made = make_backend(NULL, 3);
-    nb_rope_apply(made.be, &(struct nb_rope_rows){x, M, LD, HEADS, HEAD, c, s});
+    nb_rope_apply(made.be, &(struct nb_rope_rows){x, M, LD, HEADS, HEAD, c, s, 0});
     for (int i = 0; i < M; i++) {
         for (int j = 0; j < LD; j++) {
             int head = j / HEAD, t = j % HEAD, half = HEAD / 2;

@@ -39,7 +39,7 @@ static void test_published_hashes(void **state)
     char hex[NB_SHA256_HEX];
     nb_arena_init(&arena);
     fixture_vector(&q, 4, &arena);
-    assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), 0);
+    assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, t, &n, &err), 0);
     fixture_hash(t, n, ".qweight", hex);
     assert_string_equal(hex, "69cf8be89bf6b0041955b254e65b5d388a7ec072394b75c8c85873729465ba58");
     fixture_hash(t, n, ".qzeros", hex);
@@ -74,7 +74,7 @@ static void test_worked_example(void **state)
     int n;
     nb_arena_init(&arena);
     fill_example(&q, &arena);
-    assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), 0);
+    assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, t, &n, &err), 0);
     assert_int_equal(n, 3);
     const struct nb_packed_tensor *p = fixture_find(t, n, ".qweight");
     assert_int_equal(p->shape[0], 8);
@@ -135,7 +135,7 @@ static void test_zero_point_false(void **state)
         tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .seed = 1},
                          &arena);
         if (wrong) q.zero.value[5] = 7;
-        assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, p, &n, &err), 0);
+        assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, p, &n, &err), 0);
         const struct fixture_tensor t[] = {
             {"p.qweight", NB_I32, 2, {64, 4}, p[0].data},
             {"p.qzeros", NB_I32, 2, {2, 4}, p[1].data},
@@ -221,14 +221,14 @@ static void test_pack_refuses(void **state)
         &q,
         &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .act_order = true, .seed = 1},
         &arena);
-    assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), NB_E_SPEC);
+    assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, t, &n, &err), NB_E_SPEC);
     tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 64, .seed = 1},
                      &arena);
     q.scale.value[3] = 1e-9f;
-    assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), NB_E_NUMERIC);
+    assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, t, &n, &err), NB_E_NUMERIC);
     q.scale.value[3] = 1;
     q.zero.value[3] = 16;
-    assert_int_equal(nb_checkpoint_awq.pack(&q, &arena, t, &n, &err), NB_E_NUMERIC);
+    assert_int_equal(nb_checkpoint_awq.pack(&q, NULL, &arena, t, &n, &err), NB_E_NUMERIC);
     assert_string_equal(err.text, "zero 16 of output 1 cannot be stored, possible are 0 to 15");
     nb_arena_release(&arena);
 }

@@ -215,7 +215,7 @@ static void test_blocks(void **state)
     /* 128 columns are half a block of Q6_K, so head and embedding fall back. */
     assert_int_equal(nb_model_embedding(p->gguf, &w, &err), 0);
     assert_string_equal(w.blocks.type->name, "Q4_0");
-    assert_int_equal(nb_model_scan_finite(p->gguf, &err), 0);
+    assert_int_equal(nb_model_scan_finite(p->gguf, NULL, &err), 0);
     nb_arena_release(&arena);
 }
 
@@ -388,7 +388,7 @@ static void test_not_finite(void **state)
     struct nb_model *m;
     char *path = nb_path_join(p->dir, "bad.gguf");
     assert_int_equal(nb_model_open(&m, path, &err), 0);
-    assert_int_equal(nb_model_scan_finite(m, &err), NB_E_FORMAT);
+    assert_int_equal(nb_model_scan_finite(m, NULL, &err), NB_E_FORMAT);
     assert_non_null(strstr(err.text, "tensor 'blk.0.ffn_up.weight' (Q4_0) holds no finite number "
                                      "at element 16"));
     nb_model_close(m);

@@ -36,7 +36,7 @@ static void hash_of(const struct nb_checkpoint *c, int bits, const char *suffix,
     int n;
     nb_arena_init(&arena);
     fixture_vector(&q, bits, &arena);
-    if (c->pack(&q, &arena, t, &n, &err)) fail_msg("%s", err.text);
+    if (c->pack(&q, NULL, &arena, t, &n, &err)) fail_msg("%s", err.text);
     fixture_hash(t, n, suffix, hex);
     nb_arena_release(&arena);
 }
@@ -94,7 +94,7 @@ static void test_worked_example(void **state)
         q.zero.value[n] = (float)(n + 5);
         q.scale.value[n] = 0.5f;
     }
-    assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, t, &count, &err), 0);
+    assert_int_equal(nb_checkpoint_gptq.pack(&q, NULL, &arena, t, &count, &err), 0);
     assert_int_equal(count, 4);
     const struct nb_packed_tensor *p = fixture_find(t, count, ".qweight");
     assert_int_equal(p->shape[0], 1);
@@ -102,7 +102,7 @@ static void test_worked_example(void **state)
     assert_memory_equal(p->data, qweight, sizeof qweight);
     assert_int_equal(*(uint32_t *)fixture_find(t, count, ".qzeros")->data, 0xBA987654);
     assert_int_equal(*(uint16_t *)fixture_find(t, count, ".scales")->data, 0x3800);
-    assert_int_equal(nb_checkpoint_gptq_v2.pack(&q, &arena, t, &count, &err), 0);
+    assert_int_equal(nb_checkpoint_gptq_v2.pack(&q, NULL, &arena, t, &count, &err), 0);
     assert_int_equal(*(uint32_t *)fixture_find(t, count, ".qzeros")->data, 0xCBA98765);
     nb_arena_release(&arena);
 }
@@ -131,9 +131,9 @@ static void test_symmetric_zero_words(void **state)
         nb_arena_init(&arena);
         tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 32, .seed = 1},
                          &arena);
-        assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, t, &n, &err), 0);
+        assert_int_equal(nb_checkpoint_gptq.pack(&q, NULL, &arena, t, &n, &err), 0);
         assert_memory_equal(fixture_find(t, n, ".qzeros")->data, want[i].v1, bytes);
-        assert_int_equal(nb_checkpoint_gptq_v2.pack(&q, &arena, t, &n, &err), 0);
+        assert_int_equal(nb_checkpoint_gptq_v2.pack(&q, NULL, &arena, t, &n, &err), 0);
         assert_memory_equal(fixture_find(t, n, ".qzeros")->data, want[i].v2, bytes);
         nb_arena_release(&arena);
     }
@@ -215,7 +215,7 @@ static void test_tail_group(void **state)
         &q, &(struct tiny_matrix){.spec = spec, .rows = 32, .cols = 96, .zero_min = 1, .seed = 1},
         &arena);
     assert_int_equal(q.n_groups, 2);
-    assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, p, &n, &err), 0);
+    assert_int_equal(nb_checkpoint_gptq.pack(&q, NULL, &arena, p, &n, &err), 0);
     const struct fixture_tensor t[] = {
         {"p.qweight", NB_I32, 2, {12, 32}, p[0].data},
         {"p.qzeros", NB_I32, 2, {2, 4}, p[1].data},
@@ -330,7 +330,7 @@ static void test_contradicting_zeros_are_noted(void **state)
         nb_arena_init(&arena);
         tiny_random_qmat(
             &q, &(struct tiny_matrix){.spec = spec, .rows = 128, .cols = 128, .seed = 1}, &arena);
-        assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, p.tensor, &p.n, &err), 0);
+        assert_int_equal(nb_checkpoint_gptq.pack(&q, NULL, &arena, p.tensor, &p.n, &err), 0);
         *(uint32_t *)p.tensor[1].data = first[i];
         json_t *quant = json_pack("{s:s, s:i, s:i, s:b}", "quant_method", "gptq", "bits", 4,
                                   "group_size", 32, "sym", 1);
@@ -400,7 +400,7 @@ static void test_pack_refuses(void **state)
             &arena);
         q.scale.value[3 * 2 + 1] = bad[i].scale;
         q.zero.value[3 * 2 + 1] = bad[i].zero;
-        assert_int_equal(nb_checkpoint_gptq.pack(&q, &arena, t, &n, &err), NB_E_NUMERIC);
+        assert_int_equal(nb_checkpoint_gptq.pack(&q, NULL, &arena, t, &n, &err), NB_E_NUMERIC);
         assert_string_equal(err.text, bad[i].text);
         nb_arena_release(&arena);
     }

@@ -163,7 +163,7 @@ static void make_packed(struct tiny_packed *p, const char *path, struct nb_arena
     p->path = path;
     tiny_random_qmat(&q, &(struct tiny_matrix){.spec = spec, .rows = 128, .cols = 128, .seed = 1},
                      arena);
-    assert_int_equal(nb_checkpoint_find("gptq")->pack(&q, arena, p->tensor, &p->n, &err), 0);
+    assert_int_equal(nb_checkpoint_find("gptq")->pack(&q, NULL, arena, p->tensor, &p->n, &err), 0);
 }
 
 static void test_packed(void **state)

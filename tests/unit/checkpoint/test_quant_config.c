@@ -63,14 +63,14 @@ static void test_unreadable(void **state)
 {
     (void)state;
     struct nb_err err;
-    assert_null(row_of("{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", &err));
+    assert_null(row_of("{\"quant_method\":\"hqq\",\"nbits\":4}", &err));
     assert_int_equal(err.status, NB_E_SPEC);
     assert_non_null(strstr(
-        err.text,
-        "quantization config: quant_method 'bitsandbytes' cannot be read; readable are gptq, "
-        "gptq_v2, awq"));
-    assert_null(row_of("{\"config_groups\":{}}", &err));
-    assert_non_null(strstr(err.text, "quant_method 'compressed-tensors'"));
+        err.text, "quantization config: quant_method 'hqq' cannot be read; readable are gptq, "
+                  "gptq_v2, awq, compressed-tensors, bnb, fp8"));
+    assert_ptr_equal(row_of("{\"config_groups\":{}}", &err), &nb_checkpoint_ct);
+    assert_ptr_equal(row_of("{\"quant_method\":\"bitsandbytes\",\"load_in_4bit\":true}", &err),
+                     &nb_checkpoint_bnb);
     assert_null(row_of("{\"bits\":4}", &err));
     assert_int_equal(err.status, NB_E_FORMAT);
     assert_string_equal(err.text,

@@ -50,7 +50,7 @@ static int scan_one(const char *dir, enum nb_dtype dtype, int64_t n, int64_t at,
     char name[] = "somewhere";
     struct nb_model m = {.dir = name};
     assert_int_equal(nb_safetensors_open(&m.tensors, dir, err), 0);
-    int rc = nb_model_scan_finite(&m, err);
+    int rc = nb_model_scan_finite(&m, NULL, err);
     nb_safetensors_close(m.tensors);
     return rc;
 }
@@ -98,7 +98,7 @@ static void test_model(void **state)
     struct tiny_opts o = {.head_first = 0x7c00};
     tiny_write(*state, &o);
     assert_int_equal(nb_model_open(&m, *state, &err), 0); /* legal on disk */
-    assert_int_equal(nb_model_scan_finite(m, &err), NB_E_FORMAT);
+    assert_int_equal(nb_model_scan_finite(m, NULL, &err), NB_E_FORMAT);
     assert_non_null(
         strstr(err.text, "/model.safetensors: tensor 'lm_head.weight' holds Inf at element 0"));
     nb_model_close(m);

@@ -126,14 +126,23 @@ static void test_scheme(void **state)
 {
     (void)state;
     struct nb_quantize_words w = words();
-    w.scheme = "W8A16";
+    w.scheme = "NF4";
+    w.single_quant = true;
+    w.storage = "bfloat16";
     good(&w);
-    assert_int_equal(plan.opts.bits, 8);
+    assert_string_equal(plan.opts.scheme, "NF4");
+    assert_int_equal(plan.opts.double_quant, 0);
+    assert_string_equal(plan.opts.storage, "bfloat16");
     nb_quantize_plan_release(&plan);
-    w.scheme = "W8A8";
-    bad(&w, NB_E_SPEC, "scheme 'W8A8' is not available; possible: W2A16, W3A16, W4A16, W8A16");
-    w.scheme = "W4A16x";
-    bad(&w, NB_E_SPEC, "scheme 'W4A16x' is not available; possible: W2A16, W3A16, W4A16, W8A16");
+    w = words();
+    good(&w);
+    assert_null(plan.opts.scheme);
+    assert_int_equal(plan.opts.double_quant, -1);
+    nb_quantize_plan_release(&plan);
+    w.target_bits = 4.5;
+    w.target_kld = 0.02;
+    bad(&w, NB_E_USAGE,
+        "options '--target-size', '--target-bits' and '--target-kld' exclude each other");
 }
 
 /* Writes text as a config, returns its path (nb_free). */
@@ -198,10 +207,6 @@ static void test_bad_config(void **state)
     w.config = path;
     snprintf(text, sizeof text, "%s: key 'bits': expected an integer, found a string", path);
     bad(&w, NB_E_FORMAT, text);
-    nb_free(config(folder, "{\"quant_method\": \"fp8\"}"));
-    snprintf(text, sizeof text, "%s: quant_method 'fp8' is not available; possible: gptq, awq",
-             path);
-    bad(&w, NB_E_SPEC, text);
     nb_free(config(folder, "{\"bits\": 4, \"group_size\": -7}"));
     snprintf(text, sizeof text, "%s: 4 bits in groups of -7 are not possible", path);
     bad(&w, NB_E_FORMAT, text);

@@ -386,7 +386,7 @@ static void descriptions(void **state)
     assert_string_equal(text, "table4 g64");
     s.elem = (struct nb_elem){.kind = NB_ELEM_FLOAT, .bits = 8, .exp = 4, .man = 3};
     nb_qspec_describe(&s, text, 7);
-    assert_string_equal(text, "float8");
+    assert_string_equal(text, "e4m3 g");
 }
 
 int main(void)

@@ -109,9 +109,11 @@ struct nb_solve_opts layer_opts(int bits, bool sym, int64_t group, enum nb_effor
 static void check_planes(const struct nb_qmat *q)
 {
     const float top = (float)((1 << q->spec.elem.bits) - 1);
-    for (int64_t i = 0; i < q->rows * q->n_groups; i++) {
-        const float s = q->scale.value[i], z = q->zero.value[i];
+    for (int64_t i = 0; i < nb_qmat_planes(q); i++) {
+        const float s = q->scale.value[i];
         assert_true(isfinite(s) && s == nb_round_to(s, q->spec.scale_dtype));
+        if (!q->zero.value) continue;
+        const float z = q->zero.value[i];
         assert_true(z >= 0.0f && z <= top && z == rintf(z));
         if (q->spec.symmetric) assert_true(z == (top + 1.0f) / 2.0f);
     }
