@@ -129,21 +129,14 @@ static bool owns(const struct nb_model *m, const char *path, const char *suffix)
 
 /* ---- reading ---- */
 
-static void set_tensor(struct nb_packed_tensor *t, int which, enum nb_dtype dtype, int64_t a,
-                       int64_t b)
-{
-    *t = (struct nb_packed_tensor){.dtype = dtype, .rank = 2, .shape = {a, b}};
-    snprintf(t->suffix, sizeof t->suffix, "%s", suffixes[which]);
-}
-
 static int plan(const struct nb_qspec *spec, int64_t rows, int64_t cols,
                 const struct nb_pack_opts *unused, struct nb_packed_tensor out[NB_MAX_PACKED])
 {
     (void)unused;
     int64_t gs = spec->group_cols <= 0 ? cols : spec->group_cols, groups = (cols + gs - 1) / gs;
-    set_tensor(&out[QWEIGHT], QWEIGHT, NB_I32, cols, rows / 8);
-    set_tensor(&out[QZEROS], QZEROS, NB_I32, groups, rows / 8);
-    set_tensor(&out[SCALES], SCALES, NB_F16, groups, rows);
+    nb_packed_set(&out[QWEIGHT], suffixes[QWEIGHT], NB_I32, cols, rows / 8);
+    nb_packed_set(&out[QZEROS], suffixes[QZEROS], NB_I32, groups, rows / 8);
+    nb_packed_set(&out[SCALES], suffixes[SCALES], NB_F16, groups, rows);
     return N_TENSORS;
 }
 
@@ -158,9 +151,9 @@ static void plan_gemv(const struct nb_qspec *spec, int64_t rows, int64_t cols,
                       struct nb_packed_tensor *out)
 {
     int64_t zw = gemv_zero_words(cols, spec->group_cols);
-    set_tensor(&out[QWEIGHT], QWEIGHT, NB_I32, rows, cols / 8);
-    set_tensor(&out[QZEROS], QZEROS, NB_I32, rows, zw);
-    set_tensor(&out[SCALES], SCALES, NB_F16, rows, 8 * zw);
+    nb_packed_set(&out[QWEIGHT], suffixes[QWEIGHT], NB_I32, rows, cols / 8);
+    nb_packed_set(&out[QZEROS], suffixes[QZEROS], NB_I32, rows, zw);
+    nb_packed_set(&out[SCALES], suffixes[SCALES], NB_F16, rows, 8 * zw);
 }
 
 struct found { /* the tensors of one module and what they hold */

@@ -89,13 +89,6 @@ int nb_bnb_can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bo
 
 /* ---- plan ---- */
 
-static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype,
-                       int rank, int64_t a, int64_t b)
-{
-    *t = (struct nb_packed_tensor){.dtype = dtype, .rank = rank, .shape = {a, b}};
-    snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
-}
-
 static const struct nb_pack_opts *opts_or_default(const struct nb_pack_opts *opts)
 {
     static const struct nb_pack_opts usual = {.source = NB_BF16, .storage = NB_U8};
@@ -139,14 +132,14 @@ static int plan_4bit(const struct nb_qspec *spec, int64_t rows, int64_t cols,
     char text[NB_BNB_STATE_MAX];
     const int64_t length = (int64_t)nb_bnb_state_print(&s, text);
     const int64_t items = parts_of(bytes, nb_dtype_bits(storage) / 8);
-#define TENSOR(t, dtype, rank, a, b) set_tensor(&out[t], nb_bnb_suffix(t, s.nf4), dtype, rank, a, b)
-    TENSOR(NB_BNB_WEIGHT, storage, 2, items, 1);
-    TENSOR(NB_BNB_ABSMAX, s.nested ? NB_U8 : NB_F32, 1, blocks, 0);
-    TENSOR(NB_BNB_QUANT_MAP, NB_F32, 1, 16, 0);
-    TENSOR(NB_BNB_STATE, NB_U8, 1, length, 0);
+#define TENSOR(t, dtype, a, b) nb_packed_set(&out[t], nb_bnb_suffix(t, s.nf4), dtype, a, b)
+    TENSOR(NB_BNB_WEIGHT, storage, items, 1);
+    TENSOR(NB_BNB_ABSMAX, s.nested ? NB_U8 : NB_F32, blocks, -1);
+    TENSOR(NB_BNB_QUANT_MAP, NB_F32, 16, -1);
+    TENSOR(NB_BNB_STATE, NB_U8, length, -1);
     if (!s.nested) return NB_BNB_NESTED_ABSMAX;
-    TENSOR(NB_BNB_NESTED_ABSMAX, NB_F32, 1, parts_of(blocks, NEST), 0);
-    TENSOR(NB_BNB_NESTED_MAP, NB_F32, 1, 256, 0);
+    TENSOR(NB_BNB_NESTED_ABSMAX, NB_F32, parts_of(blocks, NEST), -1);
+    TENSOR(NB_BNB_NESTED_MAP, NB_F32, 256, -1);
 #undef TENSOR
     return NB_BNB_TENSORS_4BIT;
 }
@@ -154,9 +147,9 @@ static int plan_4bit(const struct nb_qspec *spec, int64_t rows, int64_t cols,
 static int plan_8bit(int64_t rows, int64_t cols, struct nb_packed_tensor *out)
 {
     const char *const *suffix = nb_bnb_suffixes_8bit;
-    set_tensor(&out[NB_BNB_CODES], suffix[NB_BNB_CODES], NB_I8, 2, rows, cols);
-    set_tensor(&out[NB_BNB_SCB], suffix[NB_BNB_SCB], NB_F32, 1, rows, 0);
-    set_tensor(&out[NB_BNB_FORMAT], suffix[NB_BNB_FORMAT], NB_U8, 0, 0, 0);
+    nb_packed_set(&out[NB_BNB_CODES], suffix[NB_BNB_CODES], NB_I8, rows, cols);
+    nb_packed_set(&out[NB_BNB_SCB], suffix[NB_BNB_SCB], NB_F32, rows, -1);
+    nb_packed_set(&out[NB_BNB_FORMAT], suffix[NB_BNB_FORMAT], NB_U8, -1, -1);
     return NB_BNB_TENSORS_8BIT;
 }
 

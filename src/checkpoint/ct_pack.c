@@ -59,9 +59,7 @@ static struct nb_packed_tensor *add(struct nb_packed_tensor **next, const char *
                                     enum nb_dtype dtype, int64_t a, int64_t b)
 {
     struct nb_packed_tensor *t = (*next)++;
-    *t = (struct nb_packed_tensor){
-        .dtype = dtype, .rank = b < 0 ? 1 : 2, .shape = {a, b < 0 ? 0 : b}};
-    snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
+    nb_packed_set(t, suffix, dtype, a, b);
     return t;
 }
 

@@ -328,25 +328,17 @@ static int can_write(const struct nb_qspec *spec, int64_t rows, int64_t cols, bo
     return 0;
 }
 
-static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype,
-                       int64_t a, int64_t b)
-{
-    *t = (struct nb_packed_tensor){
-        .dtype = dtype, .rank = b < 0 ? 1 : 2, .shape = {a, b < 0 ? 0 : b}};
-    snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
-}
-
 static int plan(const struct nb_qspec *spec, int64_t rows, int64_t cols,
                 const struct nb_pack_opts *unused, struct nb_packed_tensor out[NB_MAX_PACKED])
 {
     (void)unused;
     int n = 0;
-    set_tensor(&out[n++], ".weight", NB_F8_E4M3, rows, cols);
+    nb_packed_set(&out[n++], ".weight", NB_F8_E4M3, rows, cols);
     if (has_blocks(spec))
-        set_tensor(&out[n++], scale_names[0], NB_F32, (rows + BLOCK - 1) / BLOCK,
-                   (cols + BLOCK - 1) / BLOCK);
-    else set_tensor(&out[n++], scale_names[1], NB_F32, 1, -1);
-    if (spec->act == NB_ACT_FP8_STATIC) set_tensor(&out[n++], input_names[0], NB_F32, 1, -1);
+        nb_packed_set(&out[n++], scale_names[0], NB_F32, (rows + BLOCK - 1) / BLOCK,
+                      (cols + BLOCK - 1) / BLOCK);
+    else nb_packed_set(&out[n++], scale_names[1], NB_F32, 1, -1);
+    if (spec->act == NB_ACT_FP8_STATIC) nb_packed_set(&out[n++], input_names[0], NB_F32, 1, -1);
     return n;
 }
 

@@ -124,23 +124,15 @@ static int64_t group_of(const struct nb_qspec *spec, int64_t cols)
     return spec->group_cols <= 0 || spec->group_cols > cols ? cols : spec->group_cols;
 }
 
-static void set_tensor(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype,
-                       int64_t a, int64_t b)
-{
-    *t = (struct nb_packed_tensor){
-        .dtype = dtype, .rank = b < 0 ? 1 : 2, .shape = {a, b < 0 ? 0 : b}};
-    snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
-}
-
 static int plan(const struct nb_qspec *spec, int64_t rows, int64_t cols,
                 const struct nb_pack_opts *unused, struct nb_packed_tensor out[NB_MAX_PACKED])
 {
     (void)unused;
     int64_t bits = spec->elem.bits, gs = group_of(spec, cols), groups = (cols + gs - 1) / gs;
-    set_tensor(&out[QWEIGHT], suffixes[QWEIGHT], NB_I32, (cols * bits + 31) / 32, rows);
-    set_tensor(&out[QZEROS], suffixes[QZEROS], NB_I32, groups, (rows * bits + 31) / 32);
-    set_tensor(&out[SCALES], suffixes[SCALES], NB_F16, groups, rows);
-    set_tensor(&out[G_IDX], suffixes[G_IDX], NB_I32, cols, -1);
+    nb_packed_set(&out[QWEIGHT], suffixes[QWEIGHT], NB_I32, (cols * bits + 31) / 32, rows);
+    nb_packed_set(&out[QZEROS], suffixes[QZEROS], NB_I32, groups, (rows * bits + 31) / 32);
+    nb_packed_set(&out[SCALES], suffixes[SCALES], NB_F16, groups, rows);
+    nb_packed_set(&out[G_IDX], suffixes[G_IDX], NB_I32, cols, -1);
     return N_TENSORS;
 }
 

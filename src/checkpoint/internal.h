@@ -43,6 +43,9 @@ const struct nb_tensor *nb_module_tensor(const struct nb_model *m, const char *p
 /* Same for one that must be there as planned: type (for F16 also BF16 or F32) and shape. */
 int nb_module_need(const struct nb_model *m, const char *path, const struct nb_packed_tensor *want,
                    const struct nb_tensor **out, struct nb_err *err);
+/* One tensor of a plan: rank 0 to 2 by how many of a, b are not -1. */
+void nb_packed_set(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype, int64_t a,
+                   int64_t b);
 /* Does the file hold path.qweight, or at least no path.weight? For configs that name no modules. */
 bool nb_module_looks_quantized(const struct nb_model *m, const char *path);
 /* Is path the output head ("lm_head")? */

@@ -129,3 +129,14 @@ void nb_module_usable_groups(int64_t cols, int64_t largest, char out[32])
         n += (size_t)snprintf(out + n, 32 - n, "%s%" PRId64, n ? ", " : "", g);
     }
 }
+
+void nb_packed_set(struct nb_packed_tensor *t, const char *suffix, enum nb_dtype dtype, int64_t a,
+                   int64_t b)
+{
+    *t = (struct nb_packed_tensor){.dtype = dtype,
+                                   .rank = a < 0   ? 0
+                                           : b < 0 ? 1
+                                                   : 2,
+                                   .shape = {a < 0 ? 0 : a, b < 0 ? 0 : b}};
+    snprintf(t->suffix, sizeof t->suffix, "%s", suffix);
+}

@@ -4,6 +4,7 @@
 #ifndef NB_CORE_WEIGHT_H
 #define NB_CORE_WEIGHT_H
 
+#include "base/pool.h"
 #include "core/block.h"
 #include "core/qmat.h"
 #include "core/tensor.h"
@@ -19,5 +20,7 @@ struct nb_weight {
 
 /* Row n as f32, whatever the kind. */
 void nb_weight_row(const struct nb_weight *w, int64_t n, float *out);
+/* All rows: out [N,K]. pool NULL: in the calling thread. */
+void nb_weight_rows(const struct nb_weight *w, struct nb_pool *pool, float *out);
 
 #endif

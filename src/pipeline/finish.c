@@ -126,7 +126,14 @@ static json_t *ledger_json(const struct nb_run *r)
                      (json_int_t)q->tensors_dropped, "left_out", left_out);
 }
 
-/* Every file of the output but the manifest itself. */
+/* The manifest itself, or what an interrupted run had written of it: gone when the new one is there. */
+static bool is_manifest(const char *name, const char *manifest)
+{
+    const size_t n = strlen(manifest);
+    return !strncmp(name, manifest, n) && (!name[n] || !strcmp(name + n, ".tmp"));
+}
+
+/* Every file of the output but the manifest. */
 static int hash_files(struct nb_run *r, const char *manifest, json_t *files, struct nb_err *err)
 {
     char **names;
@@ -135,7 +142,7 @@ static int hash_files(struct nb_run *r, const char *manifest, json_t *files, str
     if (rc) return rc;
     r->report->bytes = 0;
     for (size_t i = 0; i < n && !rc; i++) {
-        if (names[i][0] == '.' || !strcmp(names[i], manifest)) continue;
+        if (names[i][0] == '.' || is_manifest(names[i], manifest)) continue;
         char *path = nb_path_join(r->partial, names[i]);
         char sha[NB_SHA256_HEX] = "";
         uint64_t bytes = 0;

@@ -41,18 +41,6 @@ static void work_release(struct nb_layer_work *w)
     for (int k = 0; k < NB_INPUT_COUNT; k++) nb_free(w->fold[k]);
 }
 
-struct copy_rows {
-    const struct nb_weight *from;
-    float *to;
-};
-
-static void copy_piece(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct copy_rows *c = ctx;
-    nb_weight_row(c->from, (int64_t)piece, c->to + (int64_t)piece * c->from->cols);
-}
-
 int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, struct nb_err *err)
 {
     const struct nb_arch_linear *lin = &w->linears[i];
@@ -71,8 +59,7 @@ int nb_layer_work_load_linear(struct nb_run *r, struct nb_layer_work *w, int i, 
         }
     }
     if (!rc) {
-        struct copy_rows c = {&weight, w->w[i]};
-        nb_pool_run(nb_backend_pool(r->be), (size_t)lin->rows, copy_piece, &c);
+        nb_weight_rows(&weight, nb_backend_pool(r->be), w->w[i]);
         if (w->bias[i]) {
             nb_to_f32(w->bias[i], weight.bias.data.data, weight.bias.dtype, (size_t)lin->rows);
         }
@@ -201,18 +188,6 @@ static int finish_streams(struct nb_run *r, struct nb_layer_work *w, bool more, 
     return rc;
 }
 
-struct dequant_rows {
-    const struct nb_qmat *q;
-    float *to;
-};
-
-static void dequant_piece(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct dequant_rows *d = ctx;
-    nb_qmat_dequant_row(d->q, (int64_t)piece, d->to + (int64_t)piece * d->q->cols);
-}
-
 int nb_run_record(struct nb_run *r, const struct nb_module_spec *m, const struct nb_solve_report *s)
 {
     struct nb_linear_report *l = &r->report->linears[r->report->n_linears++];
@@ -227,21 +202,6 @@ int nb_run_record(struct nb_run *r, const struct nb_module_spec *m, const struct
         l->all_tokens = r->expert_load->all_tokens;
     }
     return json_array_append_new(r->journal_layers, nb_journal_report(l));
-}
-
-struct decode_rows {
-    const struct nb_blocks *from;
-    float *to;
-    int64_t cols;
-};
-
-static void decode_piece(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct decode_rows *d = ctx;
-    const struct nb_block_type *t = d->from->type;
-    t->decode(d->from->data + piece * nb_block_row_bytes(t, d->cols),
-              d->to + (int64_t)piece * d->cols, d->cols);
 }
 
 /* Nothing is folded into experts, so where AWQ or SmoothQuant would help rounding, they get a solver that does
@@ -282,8 +242,8 @@ static int solve_codes(struct nb_run *r, struct nb_layer_work *w, int i,
         rc = nb_bias_correct(r, w, i, &(struct nb_bias_job){job->stats, job->w, &q, r->be}, err);
     if (!rc) rc = nb_output_put_qmat(r, m, &q, &arena, err);
     if (!rc) {
-        struct dequant_rows d = {&q, w->w[i]};
-        nb_pool_run(nb_backend_pool(r->be), (size_t)q.rows, dequant_piece, &d);
+        const struct nb_weight solved = {.rows = q.rows, .cols = q.cols, .q = &q};
+        nb_weight_rows(&solved, nb_backend_pool(r->be), w->w[i]);
     }
     nb_arena_release(&arena);
     return rc;
@@ -302,9 +262,9 @@ static int solve_blocks(struct nb_run *r, struct nb_layer_work *w, int i,
     if (rc) nb_err_prefix(err, "%s", m->path);
     if (!rc) rc = nb_output_gguf_linear(r, w->index, i, bytes, err);
     if (!rc) {
-        const struct nb_blocks from = {m->block, bytes};
-        struct decode_rows d = {&from, w->w[i], job->w->cols};
-        nb_pool_run(nb_backend_pool(r->be), (size_t)job->w->rows, decode_piece, &d);
+        const struct nb_weight solved = {
+            .rows = job->w->rows, .cols = job->w->cols, .blocks = {m->block, bytes}};
+        nb_weight_rows(&solved, nb_backend_pool(r->be), w->w[i]);
     }
     nb_free(bytes);
     return rc;

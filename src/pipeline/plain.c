@@ -43,18 +43,6 @@ void nb_plain_close(struct nb_plain *p)
     p->w = NULL;
 }
 
-struct widen {
-    const struct nb_weight *from;
-    float *to;
-};
-
-static void widen_row(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct widen *c = ctx;
-    nb_weight_row(c->from, (int64_t)piece, c->to + (int64_t)piece * c->from->cols);
-}
-
 static int encode(struct nb_run *r, struct nb_plain *p, int64_t layer, int i, struct nb_err *err)
 {
     int n;
@@ -64,8 +52,7 @@ static int encode(struct nb_run *r, struct nb_plain *p, int64_t layer, int i, st
     struct nb_weight weight;
     int rc = nb_model_linear(r->model, layer, lin, &p->source, &weight, err);
     if (rc) return rc;
-    struct widen c = {&weight, p->w};
-    nb_pool_run(nb_backend_pool(r->be), (size_t)lin->rows, widen_row, &c);
+    nb_weight_rows(&weight, nb_backend_pool(r->be), p->w);
     if (r->model->tensors && weight.dense.data.data)
         nb_safetensors_drop(r->model->tensors, &weight.dense);
     struct nb_solve_opts opts = r->recipe.solve;

@@ -231,18 +231,6 @@ static int finish_chunks(struct measuring *m, struct nb_err *err)
 
 /* ---- losses of a unit ---- */
 
-struct keep_rows {
-    const struct nb_qmat *q;
-    float *to;
-};
-
-static void keep_piece(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct keep_rows *k = ctx;
-    nb_qmat_dequant_row(k->q, (int64_t)piece, k->to + (int64_t)piece * k->q->cols);
-}
-
 /* |W - Q|^2, where there are no statistics. */
 static double weight_loss(const struct nb_fmat *w, const float *q)
 {
@@ -280,8 +268,8 @@ static int attempt(struct measuring *m, struct attempt *t, struct nb_err *err)
     nb_arena_init(&arena);
     int rc = solver->solve(&q, &job, &arena, &report, err);
     if (!rc) {
-        struct keep_rows keep = {&q, t->out};
-        nb_pool_run(nb_backend_pool(r->be), (size_t)q.rows, keep_piece, &keep);
+        const struct nb_weight rounded = {.rows = q.rows, .cols = q.cols, .q = &q};
+        nb_weight_rows(&rounded, nb_backend_pool(r->be), t->out);
         t->loss = t->stats ? report.loss : weight_loss(t->w, t->out);
     }
     nb_arena_release(&arena);
@@ -417,18 +405,6 @@ static int move_streams(struct measuring *m, struct nb_err *err)
     return rc ? rc : run_probe(m, m->base, err);
 }
 
-struct copy_rows {
-    const struct nb_weight *from;
-    float *to;
-};
-
-static void copy_piece(void *ctx, size_t piece, int thread)
-{
-    (void)thread;
-    const struct copy_rows *c = ctx;
-    nb_weight_row(c->from, (int64_t)piece, c->to + (int64_t)piece * c->from->cols);
-}
-
 static int copy_linear(struct measuring *m, int i, struct nb_err *err)
 {
     const struct nb_arch_linear *lin = &m->linears[i];
@@ -445,8 +421,7 @@ static int copy_linear(struct measuring *m, int i, struct nb_err *err)
             rc = nb_fail(err, NB_E_NOMEM, "no memory for %s in f32", lin->name);
     }
     if (!rc) {
-        struct copy_rows rows = {&from, c->w};
-        nb_pool_run(nb_backend_pool(m->r->be), (size_t)lin->rows, copy_piece, &rows);
+        nb_weight_rows(&from, nb_backend_pool(m->r->be), c->w);
         if (c->bias) nb_to_f32(c->bias, from.bias.data.data, from.bias.dtype, (size_t)lin->rows);
         rc = nb_layer_replace(m->layer, i, c->w, c->bias, err);
     }

@@ -80,18 +80,6 @@ static int encode(struct nb_qmat *out, const struct nb_solve_job *job, struct nb
     return rc;
 }
 
-struct dequant_job {
-    const struct nb_qmat *q;
-    float *to;
-};
-
-static void dequant_piece(void *ctx, size_t piece, int thread)
-{
-    const struct dequant_job *job = ctx;
-    (void)thread;
-    nb_qmat_dequant_row(job->q, (int64_t)piece, job->to + (int64_t)piece * job->q->cols);
-}
-
 /* What an encoded matrix costs. */
 static int report_encoded(const struct nb_qmat *q, const struct nb_solve_job *job,
                           struct nb_solve_report *report, struct nb_err *err)
@@ -104,8 +92,8 @@ static int report_encoded(const struct nb_qmat *q, const struct nb_solve_job *jo
     struct nb_fmat zeros = {nb_calloc((size_t)w->cols, sizeof(float)), w->rows, w->cols, 0};
     const bool done = values.data && zeros.data;
     if (done) {
-        struct dequant_job d = {q, values.data};
-        nb_pool_run(nb_backend_pool(job->be), (size_t)w->rows, dequant_piece, &d);
+        const struct nb_weight encoded = {.rows = w->rows, .cols = w->cols, .q = q};
+        nb_weight_rows(&encoded, nb_backend_pool(job->be), values.data);
         report->loss = report->loss_rtn = nb_output_loss(w, &values, job->stats, job->be);
         report->loss_zero = nb_output_loss(w, &zeros, job->stats, job->be);
     }

@@ -20,6 +20,8 @@ while [ "$done" -lt "$kills" ]; do
     sleep "$(printf '%d.%03d' $((wait_ms / 1000)) $((wait_ms % 1000)))"
     if kill -9 "$pid" 2>/dev/null; then done=$((done + 1)); fi
     wait "$pid" 2>/dev/null || true
+    # As if it had been killed while the manifest was written.
+    if [ -e part.partial/.nibble/journal.json ]; then echo half >part.partial/manifest.json.tmp; fi
     if [ -d part ]; then # finished before the kill: compare and begin anew
         sums part | cmp - whole.sums
         finished=$((finished + 1))
