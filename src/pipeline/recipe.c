@@ -250,7 +250,10 @@ static int choose_solving(struct nb_recipe *r, const struct nb_quantize_opts *o,
         return nb_fail(err, NB_E_USAGE, "gptaq alpha %g is not a finite number", o->gptaq_alpha);
     }
     /* The float stream doubles the time of a run, so it comes with best and max only; docs/quality.md. */
-    bool stream = r->best || (o->effort && !strcmp(o->effort, "max"));
+    const struct nb_qspec *spec = &r->solve.grid.spec;
+    /* Rounded inputs cost ten times what 8-bit weights do: there is nothing for it to repair. */
+    const bool repairs = spec->act == NB_ACT_NONE || spec->elem.bits < 8;
+    bool stream = (r->best && repairs) || (o->effort && !strcmp(o->effort, "max"));
     if (o->gptaq_alpha >= 0) r->solve.gptaq_alpha = o->gptaq_alpha;
     else if (!stream) r->solve.gptaq_alpha = 0;
     return choose_clip(r, o, err);
